@@ -1,1 +1,14 @@
-//! placeholder
+//! Device models: what a guest sees, and nothing of how the guest is run.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`bus`] | address spaces: who answers at an address, and what a store asks of the machine |
+//! | [`irq`] | the ways out: interrupt lines, message-signalled interrupts, notifications |
+//! | [`memory`] | guest RAM, and the only place where its bytes become host slices |
+//!
+//! A machine offers four seams (guest memory, interrupt lines, MSI, notifications) and models are
+//! written against those alone; whether KVM or a test program drives them is not theirs to know.
+
+pub mod bus;
+pub mod irq;
+pub mod memory;

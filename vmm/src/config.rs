@@ -1,0 +1,128 @@
+//! What the command line asked for, checked and in plain values.
+//!
+//! [`crate::cli`] makes it, [`crate::machine`] builds from it. Nothing here opens a file or knows how
+//! an option is spelled.
+
+use std::path::PathBuf;
+
+/// A machine to be built.
+#[derive(Debug)]
+pub struct Config {
+    /// `-name`.
+    pub name: Option<String>,
+    /// `-uuid`.
+    pub uuid: Option<uuid::Uuid>,
+    /// `-pidfile`.
+    pub pidfile: Option<PathBuf>,
+    /// RAM in bytes, a multiple of 1 MiB.
+    pub memory: u64,
+    /// `-smp`.
+    pub cpus: Cpus,
+    /// `-cpu`, as written: `host,-cx16`.
+    pub cpu_model: String,
+    /// What is booted.
+    pub boot: Boot,
+    /// Where COM1 goes.
+    pub serial: Serial,
+    /// Whether a guest reset ends the run (`-no-reboot`).
+    pub no_reboot: bool,
+    /// `-sandbox`.
+    pub sandbox: Sandbox,
+    /// `-object iothread,id=`, in order.
+    pub iothreads: Vec<IoThread>,
+    /// `-blockdev`, and the back ends of `-drive`, in order: trees for the block graph.
+    pub blockdevs: Vec<block::options::Tree>,
+    /// `-drive`: a root node of `blockdevs` with what belongs to the disk and not to the node.
+    pub drives: Vec<Drive>,
+    /// `-device`, and the front ends of `-drive if=`, in order.
+    pub devices: Vec<Device>,
+}
+
+/// Virtual processors: `cpus == sockets * dies * cores * threads`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cpus {
+    /// How many run.
+    pub cpus: u32,
+    /// Packages.
+    pub sockets: u32,
+    /// Dies a package.
+    pub dies: u32,
+    /// Cores a die.
+    pub cores: u32,
+    /// Threads a core.
+    pub threads: u32,
+}
+
+/// Direct boot of a Linux kernel.
+#[derive(Clone, Debug)]
+pub struct Boot {
+    /// `-kernel`: a bzImage or an ELF.
+    pub kernel: PathBuf,
+    /// `-initrd`.
+    pub initrd: Option<PathBuf>,
+    /// `-append`.
+    pub append: String,
+}
+
+/// The other end of a serial port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Serial {
+    /// The terminal, or whatever stdin and stdout are; Ctrl-A x ends the run.
+    Stdio,
+    /// A file, truncated.
+    File(PathBuf),
+    /// A listening Unix socket.
+    Unix(PathBuf),
+    /// A new pseudo-terminal, whose name is logged.
+    Pty,
+    /// A port without a cable.
+    Null,
+    /// No port.
+    None,
+}
+
+/// `-sandbox` and `-allow-path`.
+#[derive(Clone, Debug)]
+pub struct Sandbox {
+    /// Whether seccomp and Landlock are in force.
+    pub on: bool,
+    /// Folders that may be opened later, beside the files that were named.
+    pub allow: Vec<PathBuf>,
+}
+
+/// `-object iothread`.
+#[derive(Clone, Debug)]
+pub struct IoThread {
+    /// Its name.
+    pub id: String,
+    /// The longest busy wait before sleeping, in ns; `None`: the default.
+    pub poll_max_ns: Option<u64>,
+}
+
+/// A disk's back end as `-drive` describes it.
+#[derive(Clone, Debug)]
+pub struct Drive {
+    /// `id=`, or the generated one.
+    pub id: String,
+    /// The root node.
+    pub node: String,
+    /// Guests may not write.
+    pub read_only: bool,
+    /// The device's volatile write cache (`cache=`): off means that each write is stable when it completes.
+    pub write_cache: bool,
+    /// The device's serial number.
+    pub serial: Option<String>,
+    /// How the option is named in messages: `-drive #2`.
+    pub origin: String,
+}
+
+/// A device to be plugged in.
+#[derive(Clone, Debug)]
+pub struct Device {
+    /// Its model: `virtio-blk-pci`.
+    pub driver: String,
+    /// Its properties, not yet looked at by the model.
+    pub properties: block::options::Tree,
+    /// How the option is named in messages: `-device #1`.
+    pub origin: String,
+}
