@@ -1,1 +1,3 @@
+//! The program `spindle`.
+
 fn main() {}
