@@ -5,6 +5,7 @@
 
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// One source of a level-triggered interrupt.
 ///
@@ -13,6 +14,64 @@ use std::os::fd::BorrowedFd;
 pub trait IrqLine: Send + Sync {
     /// Asserts (`true`) or deasserts (`false`) this source.
     fn set(&self, level: bool);
+}
+
+/// One line with several sources: it is asserted while any of them is.
+///
+/// The line is driven on change only, in the order of the changes.
+pub struct SharedLine {
+    line: Arc<dyn IrqLine>,
+    asserted: Mutex<u32>,
+}
+
+struct Source {
+    shared: Arc<SharedLine>,
+    level: Mutex<bool>,
+}
+
+impl SharedLine {
+    /// Shares `line`, which must be deasserted and is driven by nobody else from now on.
+    pub fn new(line: Arc<dyn IrqLine>) -> Arc<SharedLine> {
+        Arc::new(SharedLine {
+            line,
+            asserted: Mutex::new(0),
+        })
+    }
+
+    /// One more source, deasserted. Dropping it deasserts it.
+    pub fn source(self: &Arc<Self>) -> Arc<dyn IrqLine> {
+        Arc::new(Source {
+            shared: self.clone(),
+            level: Mutex::new(false),
+        })
+    }
+
+    fn count(&self, level: bool) {
+        let mut asserted = self.asserted.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = *asserted != 0;
+        *asserted = match level {
+            true => asserted.saturating_add(1),
+            false => asserted.saturating_sub(1),
+        };
+        if before != (*asserted != 0) {
+            self.line.set(!before);
+        }
+    }
+}
+
+impl IrqLine for Source {
+    fn set(&self, level: bool) {
+        let mut old = self.level.lock().unwrap_or_else(PoisonError::into_inner);
+        if std::mem::replace(&mut *old, level) != level {
+            self.shared.count(level);
+        }
+    }
+}
+
+impl Drop for Source {
+    fn drop(&mut self) {
+        self.set(false);
+    }
 }
 
 /// A message-signalled interrupt: a 32-bit store that a device makes (PCI 3.0 §6.8).
@@ -67,3 +126,6 @@ pub trait Notify: Send + Sync {
     /// Undoes [`Notify::attach`] with the same arguments.
     fn detach(&self, at: Doorbell, eventfd: BorrowedFd<'_>);
 }
+
+#[cfg(test)]
+mod tests;

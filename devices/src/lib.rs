@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`bus`] | address spaces: who answers at an address, and what a store asks of the machine |
 //! | [`irq`] | the ways out: interrupt lines, message-signalled interrupts, notifications |
+//! | [`pci`] | configuration space, BARs, INTx and MSI-X, the host bridge and the ICH9 |
 //! | [`memory`] | guest RAM, and the only place where its bytes become host slices |
 //!
 //! A machine offers four seams (guest memory, interrupt lines, MSI, notifications) and models are
@@ -12,3 +13,4 @@
 pub mod bus;
 pub mod irq;
 pub mod memory;
+pub mod pci;
