@@ -6,7 +6,9 @@
 //! - [`regs`]: what a vCPU starts with, built from [`gdt`], [`paging`] and [`msr`]; [`entry_check`] holds it against
 //!   the processor manuals
 //! - [`boot`]: kernel, initrd and command line to a list of writes into guest RAM; uses [`layout`], [`e820`], [`regs`]
+//! - [`acpi`]: the tables; uses [`layout`], [`interrupts`], [`topology`]
 
+pub mod acpi;
 pub mod boot;
 pub mod cpuid;
 pub mod e820;
