@@ -5,6 +5,8 @@
 
 use std::path::PathBuf;
 
+use crate::models::Model;
+
 /// A machine to be built.
 #[derive(Debug)]
 pub struct Config {
@@ -72,7 +74,12 @@ pub enum Serial {
     /// A file, truncated.
     File(PathBuf),
     /// A listening Unix socket.
-    Unix(PathBuf),
+    Unix {
+        /// Its name.
+        path: PathBuf,
+        /// Whether the guest starts only when someone has connected.
+        wait: bool,
+    },
     /// A new pseudo-terminal, whose name is logged.
     Pty,
     /// A port without a cable.
@@ -119,10 +126,8 @@ pub struct Drive {
 /// A device to be plugged in.
 #[derive(Clone, Debug)]
 pub struct Device {
-    /// Its model: `virtio-blk-pci`.
-    pub driver: String,
-    /// Its properties, not yet looked at by the model.
-    pub properties: block::options::Tree,
+    /// Its model and properties.
+    pub model: Model,
     /// How the option is named in messages: `-device #1`.
     pub origin: String,
 }

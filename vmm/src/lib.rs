@@ -2,6 +2,19 @@
 //!
 //! | module | what it is |
 //! |---|---|
+//! | [`cli`] | the command line, in QEMU's words |
+//! | [`config`] | what it asks for, in plain values |
+//! | [`models`] | the devices that can be plugged in |
+//! | [`console`] | the other end of the serial port |
+//! | [`sandbox`] | what spindle itself may do |
+//! | [`pidfile`] | `-pidfile` |
 //! | [`error`] | what can go wrong, before the guest runs and while it does |
+#![deny(unsafe_code)]
 
+pub mod cli;
+pub mod config;
+pub mod console;
 pub mod error;
+pub mod models;
+pub mod pidfile;
+pub mod sandbox;

@@ -1,3 +1,82 @@
-//! The program `spindle`.
+//! The program `spindle`: the order of start, and what each end means to whoever started it.
+//!
+//! Command line, then the files it names, then KVM and the machine, then the sandbox's second wall, then
+//! the guest. Whatever fails before the guest runs is one line on stderr and exit status 1.
+//!
+//! | status | the run ended because |
+//! |---|---|
+//! | 0 | the guest powered off, reset under `-no-reboot`, or the user ended it |
+//! | 1 | the command line asks for what cannot be had |
+//! | 2 | spindle or its host failed |
+//! | 3 | the guest crashed |
+//! | 4 | the guest reported a panic |
+//! | 2v+1 | the guest wrote v to `isa-debug-exit` |
 
-fn main() {}
+use std::io::Write;
+use std::process::ExitCode;
+
+use tracing_subscriber::EnvFilter;
+use vmm::cli::{self, Request};
+use vmm::config::Config;
+use vmm::console::terminal;
+use vmm::error::{Error, Kind};
+use vmm::pidfile::PidFile;
+use vmm::sandbox::{Sandbox, fatal};
+
+fn main() -> ExitCode {
+    log();
+    let ended = match cli::parse(std::env::args_os().skip(1)) {
+        Ok(Request::Print(text)) => {
+            // Who closed the pipe has read enough.
+            let _ = std::io::stdout().write_all(text.as_bytes());
+            return ExitCode::SUCCESS;
+        }
+        Ok(Request::Run(config)) => run(&config),
+        Err(error) => Err(error),
+    };
+    terminal::restore();
+    match ended {
+        Ok(status) => ExitCode::from(status),
+        Err(error) => {
+            let line: String = error.to_string().chars().map(printable).collect();
+            let _ = writeln!(std::io::stderr(), "spindle: {line}");
+            match error.kind() {
+                Kind::User => ExitCode::from(1),
+                Kind::Host => ExitCode::from(2),
+            }
+        }
+    }
+}
+
+/// Runs a machine to its end; the exit status is returned.
+fn run(config: &Config) -> Result<u8, Error> {
+    fatal::install().map_err(|error| Error::host("cannot handle signals").because(error))?;
+    let mut pidfile = config.pidfile.as_deref().map(PidFile::lock).transpose()?;
+    // Before any other thread: they inherit it.
+    let _sandbox = Sandbox::new(config)?;
+    if let Some(pidfile) = &mut pidfile {
+        pidfile.write()?;
+    }
+    Err(Error::host("this build has no machine yet"))
+}
+
+/// Messages go to stderr; `SPINDLE_LOG` or `RUST_LOG` says which, warnings and errors without them.
+fn log() {
+    let filter = ["SPINDLE_LOG", "RUST_LOG"]
+        .iter()
+        .find_map(|name| EnvFilter::try_from_env(name).ok())
+        .unwrap_or_else(|| EnvFilter::new("warn"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .init();
+}
+
+/// One line stays one line, whatever a file is called.
+fn printable(character: char) -> char {
+    match character.is_control() {
+        true => ' ',
+        false => character,
+    }
+}

@@ -1,0 +1,3 @@
+//! The other end of the guest's serial port.
+
+pub mod terminal;
