@@ -232,3 +232,6 @@ fn check_cmdline(cmdline: &[u8], kernel_max: u64) -> Result<(), Error> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -244,3 +244,6 @@ fn phys_bits(entries: &mut Vec<CpuidEntry>, wanted: Option<u8>) -> Result<u8, Er
     }
     Ok(bits)
 }
+
+#[cfg(test)]
+mod tests;

@@ -80,6 +80,9 @@ impl Model {
                 _ => wrong(format!("phys-bits: expected 32 to 52, got '{value}'")),
             };
         }
+        if !PROPERTIES.contains(&name) {
+            named(name)?;
+        }
         let on = match value {
             "on" | "true" | "yes" => true,
             "off" | "false" | "no" => false,
@@ -103,20 +106,25 @@ impl Model {
     }
 
     fn feature(&mut self, name: &str, on: bool) -> Result<(), Error> {
-        let found = Feature::named(name);
-        if found.is_empty() {
-            let names = features::names().chain(PROPERTIES);
-            let hint = nearest(name, names)
-                .map(|n| format!("; did you mean '{n}'?"))
-                .unwrap_or_default();
-            return wrong(format!("unknown feature '{name}'{hint}"));
-        }
+        let found = named(name)?;
         self.features
             .retain(|(feature, _)| !found.contains(feature));
         self.features
             .extend(found.into_iter().map(|feature| (feature, on)));
         Ok(())
     }
+}
+
+/// The bits of a feature, which must be known.
+fn named(name: &str) -> Result<Vec<Feature>, Error> {
+    let found = Feature::named(name);
+    if found.is_empty() {
+        let hint = nearest(name, features::names().chain(PROPERTIES))
+            .map(|near| format!("; did you mean '{near}'?"))
+            .unwrap_or_default();
+        return wrong(format!("unknown feature '{name}'{hint}"));
+    }
+    Ok(found)
 }
 
 fn wrong<T>(reason: String) -> Result<T, Error> {
