@@ -1,0 +1,168 @@
+//! Tasks: a future with a place in its executor's register, and the few words that run inside one.
+
+use std::future::{Future, poll_fn};
+use std::panic::Location;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use async_task::Runnable;
+
+use crate::executor::Core;
+use crate::handle::{Handle, Message};
+
+/// What the register keeps of a task: how to reach it, and who started it (to name it when it is stuck).
+pub(crate) struct Entry {
+    pub(crate) waker: Waker,
+    pub(crate) from: &'static Location<'static>,
+}
+
+/// The executor of the current thread.
+///
+/// # Panics
+/// On a thread that is running none.
+pub fn current() -> Handle {
+    Handle(Arc::clone(&Core::current().shared))
+}
+
+/// Starts a task on the current executor.
+///
+/// # Panics
+/// On a thread that is running none.
+#[track_caller]
+pub fn spawn(future: impl Future<Output = ()> + 'static) {
+    spawn_at(future, Location::caller());
+}
+
+pub(crate) fn spawn_at(
+    future: impl Future<Output = ()> + 'static,
+    from: &'static Location<'static>,
+) {
+    let core = Core::current();
+    let key = core.tasks.borrow_mut().insert(None);
+    let future = Registered {
+        future,
+        _place: Place {
+            core: Rc::clone(&core),
+            key,
+        },
+    };
+    let shared = Arc::clone(&core.shared);
+    let schedule = move |runnable: Runnable| {
+        let local = Core::try_with(|core| Arc::ptr_eq(&core.shared, &shared)).unwrap_or(false);
+        if local {
+            Core::try_with(|core| core.ready.borrow_mut().push_back(runnable));
+        } else if let Err(message) = shared.send(Message::Run(runnable)) {
+            // The executor ends only when its register is empty, so this task is already gone. Should that ever be
+            // untrue, the future must not be dropped on this thread.
+            std::mem::forget(message);
+        }
+    };
+    // SAFETY: the future is polled and dropped on this thread only: its runnable goes through `schedule`, which brings
+    // it back here, and the executor does not end before every registered task is gone. The schedule function is
+    // Send + Sync. The waker may outlive the task; async-task counts references.
+    let (runnable, task) = unsafe { async_task::spawn_unchecked(future, schedule) };
+    if let Some(entry) = core.tasks.borrow_mut().get_mut(key) {
+        *entry = Some(Entry {
+            waker: runnable.waker(),
+            from,
+        });
+    }
+    task.detach();
+    core.ready.borrow_mut().push_back(runnable);
+}
+
+/// A future that leaves the register when it has been dropped (fields drop in order).
+struct Registered<F> {
+    future: F,
+    _place: Place,
+}
+
+impl<F: Future<Output = ()>> Future for Registered<F> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        // SAFETY: `future` is pinned as a field of a pinned struct and never moved; `_place` is not touched.
+        unsafe { self.map_unchecked_mut(|this| &mut this.future) }.poll(cx)
+    }
+}
+
+struct Place {
+    core: Rc<Core>,
+    key: usize,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let entry = self.core.tasks.borrow_mut().try_remove(self.key);
+        drop(entry);
+    }
+}
+
+/// Lets everything else that is ready run first.
+pub async fn yield_now() {
+    let mut yielded = false;
+    poll_fn(|cx| {
+        if yielded {
+            return Poll::Ready(());
+        }
+        yielded = true;
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+/// To be awaited after something completed at once: lets others run when this task has had 64 such completions.
+pub(crate) async fn consume_budget() {
+    if Core::try_with(Core::consume_budget) == Some(false) {
+        yield_now().await;
+    }
+}
+
+/// Runs the futures at the same time and waits for every one; their results in order.
+///
+/// The only way here to have several operations in flight in one task: unlike `select!` and `try_join!` it never drops
+/// one that is not finished.
+pub async fn all<I>(futures: I) -> Vec<<I::Item as Future>::Output>
+where
+    I: IntoIterator,
+    I::Item: Future,
+{
+    enum Slot<F: Future> {
+        Running(Pin<Box<F>>),
+        Done(F::Output),
+    }
+    let mut slots: Vec<_> = futures
+        .into_iter()
+        .map(|future| Slot::Running(Box::pin(future)))
+        .collect();
+    poll_fn(|cx| {
+        let mut running = false;
+        for slot in &mut slots {
+            if let Slot::Running(future) = slot {
+                match future.as_mut().poll(cx) {
+                    Poll::Ready(value) => *slot = Slot::Done(value),
+                    Poll::Pending => running = true,
+                }
+            }
+        }
+        if running {
+            Poll::Pending
+        } else {
+            Poll::Ready(())
+        }
+    })
+    .await;
+    slots
+        .into_iter()
+        .filter_map(|slot| {
+            if let Slot::Done(value) = slot {
+                Some(value)
+            } else {
+                None
+            }
+        })
+        .collect()
+}

@@ -1,0 +1,428 @@
+use std::cell::Cell;
+use std::future::Future;
+use std::io::ErrorKind;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use super::*;
+
+/// One executor with each back end that this host has.
+pub(crate) fn each_ring(mut test: impl FnMut(&Executor)) {
+    for ring in [RingKind::Threads, RingKind::Uring] {
+        match Executor::new(Config {
+            ring,
+            ..Config::default()
+        }) {
+            Ok(executor) => test(&executor),
+            Err(error) => assert!(matches!(
+                error.kind(),
+                ErrorKind::PermissionDenied | ErrorKind::Unsupported
+            )),
+        }
+    }
+}
+
+pub(crate) fn each_thread(mut test: impl FnMut(IoThread)) {
+    for ring in [RingKind::Threads, RingKind::Auto] {
+        test(
+            IoThread::spawn(Config {
+                ring,
+                name: "io".into(),
+                ..Config::default()
+            })
+            .unwrap(),
+        );
+    }
+}
+
+const SOON: Duration = Duration::from_secs(10);
+
+#[test]
+fn tasks_run_and_yield_in_turn() {
+    each_ring(|executor| {
+        let order = Rc::new(std::cell::RefCell::new(Vec::new()));
+        executor.block_on(async {
+            for name in 0..3 {
+                let order = Rc::clone(&order);
+                spawn(async move {
+                    for step in 0..2 {
+                        order.borrow_mut().push((step, name));
+                        yield_now().await;
+                    }
+                });
+            }
+            while order.borrow().len() < 6 {
+                yield_now().await;
+            }
+        });
+        assert_eq!(
+            *order.borrow(),
+            [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)]
+        );
+    });
+}
+
+#[test]
+fn all_waits_for_every_one_and_keeps_the_order() {
+    each_ring(|executor| {
+        let results = executor.block_on(all((0..50u64).map(|n| async move {
+            sleep(Duration::from_micros(500 - n * 10)).await;
+            n
+        })));
+        assert_eq!(results, (0..50).collect::<Vec<_>>());
+    });
+}
+
+#[test]
+fn io_threads_answer_calls_and_stop() {
+    each_thread(|thread| {
+        let handle = thread.handle();
+        assert_eq!(handle.call_blocking(|| async { 7 }), 7);
+        assert_eq!(
+            handle.call_blocking(|| async { current().id() }),
+            handle.id()
+        );
+        let count = Arc::new(AtomicU32::new(0));
+        for _ in 0..100 {
+            let count = Arc::clone(&count);
+            handle.spawn(move || async move {
+                sleep(Duration::from_millis(1)).await;
+                count.fetch_add(1, Ordering::Relaxed);
+            });
+        }
+        thread.stop(SOON).unwrap();
+        assert_eq!(count.load(Ordering::Relaxed), 100);
+        assert!(handle.is_closed());
+    });
+}
+
+#[test]
+fn a_thread_that_does_not_stop_says_what_it_waits_for() {
+    let thread = IoThread::spawn(Config {
+        name: "io".into(),
+        ..Config::default()
+    })
+    .unwrap();
+    let line = line!() + 1;
+    thread.handle().spawn(std::future::pending);
+    let stuck = thread.stop(Duration::from_millis(50)).unwrap_err();
+    assert_eq!((stuck.tasks.len(), stuck.tasks[0].line()), (1, line));
+    assert!(
+        stuck
+            .to_string()
+            .starts_with("I/O thread io is stuck: unfinished: task started at ")
+    );
+}
+
+#[test]
+fn executors_wake_each_other() {
+    for rings in [
+        [RingKind::Auto, RingKind::Auto],
+        [RingKind::Auto, RingKind::Threads],
+        [RingKind::Threads, RingKind::Auto],
+    ] {
+        let [a, b] = rings.map(|ring| {
+            IoThread::spawn(Config {
+                ring,
+                ..Config::default()
+            })
+            .unwrap()
+        });
+        let (there, back) = (b.handle(), a.handle());
+        let sum = a.handle().call_blocking(move || async move {
+            let mut sum = 0;
+            for n in 0..1000u64 {
+                let back = back.clone();
+                sum += there
+                    .call(move || async move { back.call(move || async move { n }).await })
+                    .await;
+            }
+            sum
+        });
+        assert_eq!(sum, 499_500);
+        a.stop(SOON).unwrap();
+        b.stop(SOON).unwrap();
+    }
+}
+
+#[test]
+#[should_panic(expected = "cannot block on itself")]
+fn blocking_on_oneself_panics() {
+    let executor = Executor::new(Config::default()).unwrap();
+    let handle = executor.handle();
+    executor.block_on(async { handle.call_blocking(|| async {}) });
+}
+
+#[test]
+fn offloaded_work_comes_back_and_so_does_its_panic() {
+    each_ring(|executor| {
+        let here = std::thread::current().id();
+        let there = executor.block_on(offload(|| std::thread::current().id()));
+        assert_ne!(here, there);
+        let task =
+            std::panic::AssertUnwindSafe(|| executor.block_on(offload(|| panic!("deliberate"))));
+        assert!(std::panic::catch_unwind(task).is_err());
+        let many = executor.block_on(all((0..200).map(|n| offload(move || n))));
+        assert_eq!(many, (0..200).collect::<Vec<_>>());
+    });
+}
+
+#[test]
+fn kicks_wake_and_several_may_be_one() {
+    each_thread(|thread| {
+        let kick = Arc::new(Kick::eventfd().unwrap());
+        let (seen, rung) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+        let task = (Arc::clone(&kick), Arc::clone(&seen), Arc::clone(&rung));
+        thread.handle().spawn(move || async move {
+            let (kick, seen, rung) = task;
+            while seen.load(Ordering::Acquire) < 10_000 {
+                let seen_now = seen.load(Ordering::Acquire);
+                kick.wait_polling(|| rung.load(Ordering::Acquire) != seen_now)
+                    .await;
+                seen.store(rung.load(Ordering::Acquire), Ordering::Release);
+            }
+        });
+        for n in 1..=10_000 {
+            rung.store(n, Ordering::Release);
+            kick.signal();
+            if n % 100 == 0 {
+                while seen.load(Ordering::Acquire) < n {
+                    std::thread::yield_now();
+                }
+            }
+        }
+        thread.stop(SOON).unwrap();
+    });
+}
+
+#[test]
+fn every_thread_is_set_up_first() {
+    let seen = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let hook: Hook = {
+        let seen = Arc::clone(&seen);
+        Arc::new(move |kind| {
+            seen.lock()
+                .unwrap()
+                .push((kind, std::thread::current().name().unwrap().to_owned()));
+            Ok(())
+        })
+    };
+    let config = Config {
+        name: "io0".into(),
+        on_start: Some(hook),
+        ..Config::default()
+    };
+    let thread = IoThread::spawn(config).unwrap();
+    thread.handle().call_blocking(|| offload(|| ()));
+    thread.stop(SOON).unwrap();
+    assert_eq!(
+        *seen.lock().unwrap(),
+        [
+            (ThreadKind::Io, "io0".into()),
+            (ThreadKind::Pool, "io0-pool".into())
+        ]
+    );
+
+    let refuse: Hook = Arc::new(|_| Err(ErrorKind::PermissionDenied.into()));
+    let error = IoThread::spawn(Config {
+        on_start: Some(refuse),
+        ..Config::default()
+    })
+    .err()
+    .unwrap();
+    assert_eq!(error.kind(), ErrorKind::PermissionDenied);
+}
+
+#[test]
+fn hosted_in_another_loop() {
+    for ring in [RingKind::Auto, RingKind::Threads] {
+        let other = IoThread::spawn(Config::default()).unwrap().handle();
+        let mut executor = Executor::new(Config {
+            ring,
+            ..Config::default()
+        })
+        .unwrap();
+        let done = Rc::new(Cell::new(0));
+        let (handle, progress) = (executor.handle(), Rc::clone(&done));
+        let fd = executor.event_fd().unwrap().try_clone_to_owned().unwrap();
+        // The closure must be Send; the counter goes in by a local task that the first turn starts.
+        let cell = SendOnce(progress);
+        handle.spawn(move || async move {
+            let progress = { cell }.0;
+            sleep(Duration::from_millis(5)).await;
+            progress.set(1);
+            assert_eq!(other.call(|| async { offload(|| 5).await }).await, 5);
+            progress.set(2);
+            nop().await;
+            progress.set(3);
+        });
+        executor.turn();
+        while done.get() < 3 {
+            let mut fds = [rustix::event::PollFd::new(
+                &fd,
+                rustix::event::PollFlags::IN,
+            )];
+            let limit = rustix::event::Timespec {
+                tv_sec: 10,
+                tv_nsec: 0,
+            };
+            assert_eq!(
+                rustix::event::poll(&mut fds, Some(&limit)).unwrap(),
+                1,
+                "stuck at {}",
+                done.get()
+            );
+            executor.turn();
+        }
+        // Nothing is left: the descriptor is quiet.
+        executor.turn();
+        let mut fds = [rustix::event::PollFd::new(
+            &fd,
+            rustix::event::PollFlags::IN,
+        )];
+        let limit = rustix::event::Timespec {
+            tv_sec: 0,
+            tv_nsec: 20_000_000,
+        };
+        assert_eq!(rustix::event::poll(&mut fds, Some(&limit)).unwrap(), 0);
+    }
+}
+
+/// Moves an `Rc` into a closure that runs on the same thread.
+struct SendOnce<T>(T);
+// SAFETY: only used where sender and receiver are one thread.
+unsafe impl<T> Send for SendOnce<T> {}
+
+#[test]
+fn virtual_time_stands_until_it_is_moved() {
+    each_ring_virtual(|executor, clock| {
+        let fired = Rc::new(std::cell::RefCell::new(Vec::new()));
+        let log = SendOnce(Rc::clone(&fired));
+        executor.handle().spawn(move || async move {
+            let log = { log }.0;
+            for (n, delay) in [(0, 30), (1, 10), (2, 20), (3, 10)] {
+                let log = Rc::clone(&log);
+                spawn(async move {
+                    sleep(Duration::from_millis(delay)).await;
+                    log.borrow_mut().push(n);
+                    if n == 1 {
+                        // Settles before the next timer of the same time fires.
+                        offload(|| ()).await;
+                        log.borrow_mut().push(10);
+                    }
+                });
+            }
+        });
+        executor.settle();
+        assert_eq!(
+            executor.next_deadline(),
+            Some(Instant::from_nanos(10_000_000))
+        );
+        clock.step(Duration::from_millis(9));
+        executor.settle();
+        assert!(fired.borrow().is_empty());
+        clock.step(Duration::from_millis(1));
+        executor.settle();
+        assert_eq!(*fired.borrow(), [1, 10, 3]);
+        clock.step(Duration::from_secs(1));
+        executor.settle();
+        assert_eq!(*fired.borrow(), [1, 10, 3, 2, 0]);
+        assert_eq!((executor.next_deadline(), executor.unfinished()), (None, 0));
+    });
+}
+
+fn each_ring_virtual(mut test: impl FnMut(&Executor, &Virtual)) {
+    for ring in [RingKind::Auto, RingKind::Threads] {
+        let clock = Arc::new(Virtual::new());
+        test(
+            &Executor::new(Config {
+                ring,
+                clock: clock.clone(),
+                ..Config::default()
+            })
+            .unwrap(),
+            &clock,
+        );
+    }
+}
+
+#[test]
+fn a_jumping_clock_does_not_wait() {
+    let clock = Arc::new(Virtual::jumping());
+    let executor = Executor::new(Config {
+        clock,
+        ..Config::default()
+    })
+    .unwrap();
+    let begin = std::time::Instant::now();
+    executor.block_on(async {
+        sleep(Duration::from_secs(3600)).await;
+        assert_eq!(now(), Instant::ZERO + Duration::from_secs(3600));
+    });
+    assert!(begin.elapsed() < SOON);
+}
+
+#[test]
+fn a_busy_thread_still_has_timers() {
+    each_ring(|executor| {
+        executor.block_on(async {
+            let stop = Rc::new(Cell::new(false));
+            let busy = Rc::clone(&stop);
+            spawn(async move {
+                while !busy.get() {
+                    yield_now().await;
+                }
+            });
+            sleep(Duration::from_millis(2)).await;
+            stop.set(true);
+        });
+    });
+}
+
+#[test]
+fn tasks_left_over_are_dropped_on_their_thread() {
+    struct Guard(Rc<Cell<u32>>);
+    impl Drop for Guard {
+        fn drop(&mut self) {
+            self.0.set(self.0.get() + 1);
+        }
+    }
+    let dropped = Rc::new(Cell::new(0));
+    let executor = Executor::new(Config::default()).unwrap();
+    executor.block_on(async {
+        for _ in 0..3 {
+            let guard = Guard(Rc::clone(&dropped));
+            spawn(async move {
+                let _guard = guard;
+                std::future::pending::<()>().await;
+            });
+        }
+        yield_now().await;
+    });
+    assert_eq!((dropped.get(), executor.unfinished()), (0, 3));
+    drop(executor);
+    assert_eq!(dropped.get(), 3);
+}
+
+/// Polls a future once and drops it.
+async fn poll_once<F: Future>(future: F) {
+    let mut future = Box::pin(future);
+    std::future::poll_fn(|cx| std::task::Poll::Ready(future.as_mut().poll(cx).is_ready())).await;
+}
+
+#[test]
+fn an_operation_dropped_in_flight_is_reaped_and_told() {
+    each_ring(|executor| {
+        let before = dropped_in_flight();
+        let dropping = std::panic::AssertUnwindSafe(|| executor.block_on(poll_once(nop())));
+        let panic = std::panic::catch_unwind(dropping).unwrap_err();
+        assert_eq!(
+            panic.downcast_ref(),
+            Some(&"an operation was dropped in flight")
+        );
+        assert!(dropped_in_flight() > before);
+        executor.block_on(nop());
+    });
+}
