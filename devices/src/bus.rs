@@ -187,6 +187,41 @@ impl Bus {
     }
 }
 
+/// Registers that the chipset decodes where one of its own registers says: at one place or nowhere.
+pub struct Region {
+    bus: Arc<Bus>,
+    registers: Arc<dyn Mmio>,
+    at: Mutex<Option<(u64, u64, MappingId)>>,
+}
+
+impl Region {
+    /// Registers that answer nowhere yet.
+    pub fn new(bus: &Arc<Bus>, registers: Arc<dyn Mmio>) -> Region {
+        Region {
+            bus: bus.clone(),
+            registers,
+            at: Mutex::new(None),
+        }
+    }
+
+    /// Answers at `(base, len)` from now on, or nowhere.
+    pub fn place(&self, place: Option<(u64, u64)>) {
+        let mut at = self.at.lock().unwrap_or_else(PoisonError::into_inner);
+        if at.map(|(base, len, _)| (base, len)) == place {
+            return;
+        }
+        if let Some((_, _, id)) = at.take() {
+            self.bus.unmap(id);
+        }
+        *at = place.map(|(base, len)| {
+            let id = self
+                .bus
+                .map(base, len, Priority::Fixed, self.registers.clone());
+            (base, len, id)
+        });
+    }
+}
+
 impl State {
     /// Lays the mappings, the most important first, into whatever space is still free.
     fn flatten(&mut self) {

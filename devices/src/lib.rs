@@ -4,13 +4,17 @@
 //! |---|---|
 //! | [`bus`] | address spaces: who answers at an address, and what a store asks of the machine |
 //! | [`irq`] | the ways out: interrupt lines, message-signalled interrupts, notifications |
+//! | [`legacy`] | power management, serial port, clock, keyboard controller, `isa-debug-exit`, `pvpanic` |
 //! | [`pci`] | configuration space, BARs, INTx and MSI-X, the host bridge and the ICH9 |
 //! | [`memory`] | guest RAM, and the only place where its bytes become host slices |
+//! | [`time`] | the clock and alarms |
 //!
 //! A machine offers four seams (guest memory, interrupt lines, MSI, notifications) and models are
 //! written against those alone; whether KVM or a test program drives them is not theirs to know.
 
 pub mod bus;
 pub mod irq;
+pub mod legacy;
 pub mod memory;
 pub mod pci;
+pub mod time;

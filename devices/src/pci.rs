@@ -8,6 +8,9 @@
 //! | [`address`] | the place of a function on the bus, as users write it (`1f.2`) |
 //! | [`assign`] | gives BARs their first addresses where no firmware does |
 //! | [`pirq`] | the ICH9's wires from INTx pins to GSIs |
+//! | [`mch`] | the q35 host bridge |
+//! | [`lpc`] | the ICH9 LPC bridge |
+//! | [`q35`] | those put together |
 //!
 //! All of it handles what guests write: nothing here can panic.
 //!
@@ -31,7 +34,10 @@ pub mod assign;
 pub mod config;
 pub mod host;
 pub mod interrupts;
+pub mod lpc;
+pub mod mch;
 pub mod pirq;
+pub mod q35;
 
 use crate::bus::Action;
 

@@ -85,9 +85,10 @@ pub fn assign(
 
 /// The lowest `size` bytes of `free` that are aligned to their size (a power of two).
 fn take(free: &mut Range<u64>, size: u64) -> Option<u64> {
-    let base = free.start.checked_next_multiple_of(size)?;
+    // Address 0 means "not placed".
+    let base = free.start.max(1).checked_next_multiple_of(size)?;
     let end = base.checked_add(size)?;
-    (base != 0 && end <= free.end).then(|| {
+    (end <= free.end).then(|| {
         free.start = end;
         base
     })

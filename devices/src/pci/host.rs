@@ -368,4 +368,4 @@ impl fmt::Display for AddError {
 impl std::error::Error for AddError {}
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

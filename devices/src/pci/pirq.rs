@@ -48,12 +48,13 @@ impl Pirqs {
     }
 
     /// Which PIRQ (0 to 7 for A to H) a function's `pin` (1 to 4 for A to D) leads to. Devices 0 to
-    /// 24 and the bridge at 30 rotate over E to H by device number; the chipset's own (25 to 29, 31)
-    /// go straight to A to D, as their DxxIR registers say after reset.
+    /// 24 rotate over E to H by device number, the bridge at 30 has E to H unrotated; the chipset's own
+    /// (25 to 29, 31) go straight to A to D, as their DxxIR registers say after reset.
     pub const fn pirq(address: Address, pin: u8) -> u8 {
         let (device, pin) = (address.device(), pin.wrapping_sub(1) & 3);
         match device {
             25..=29 | 31 => pin,
+            30 => pin | 4,
             _ => (device.wrapping_add(pin) & 3) | 4,
         }
     }
