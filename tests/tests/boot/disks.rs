@@ -1,0 +1,153 @@
+//! Disks: how many, how large, and what may be done to them.
+
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::FileExt;
+
+use anyhow::{Context, Result, ensure};
+use tests::guest::{Config, Kit};
+
+use super::Check;
+use super::scratch::{MIB, allocated, directory, ext4, image, is_clean, sha256};
+
+pub(crate) const CHECKS: fn() -> Vec<Check> = || {
+    vec![
+        Check::new("disks::eight", eight),
+        Check::new("disks::read_only_refuses_writes", read_only),
+        Check::new("disks::fstrim_punches_holes", fstrim),
+        Check::new("disks::two_io_threads_with_four_queues", two_io_threads),
+        Check::new("disks::one_tib_sparse", one_tib),
+    ]
+};
+
+fn eight(kit: &Kit) -> Result<()> {
+    let directory = directory()?;
+    let mut config = kit.guest();
+    for index in 0..8 {
+        let path = image(directory.path(), &format!("disk{index}"), (index + 1) * MIB)?;
+        fs::write(&path, format!("this is disk {index}\n"))?;
+        OpenOptions::new()
+            .write(true)
+            .open(&path)?
+            .set_len((index + 1) * MIB)?;
+        config = config.disk(&path, &format!(",serial=SERIAL{index}"));
+    }
+    let mut guest = config.boot()?;
+    let list = guest.run("lsblk -bdno NAME,SIZE,SERIAL")?;
+    for (index, name) in ('a'..='h').enumerate() {
+        let line = list
+            .lines()
+            .find(|line| line.starts_with(&format!("vd{name} ")));
+        let line = line.with_context(|| format!("no vd{name}:\n{list}"))?;
+        let size = (index as u64 + 1) * MIB;
+        let expected = format!("vd{name} {size} SERIAL{index}");
+        ensure!(
+            line.split_whitespace().eq(expected.split_whitespace()),
+            "{line:?} instead of {expected:?}"
+        );
+        let text = guest.run(&format!("head -n 1 /dev/vd{name}"))?;
+        ensure!(text == format!("this is disk {index}"), "vd{name}: {text}");
+    }
+    guest.power_off()
+}
+
+fn read_only(kit: &Kit) -> Result<()> {
+    let directory = directory()?;
+    let disk = ext4(kit, directory.path(), "disk", 16 * MIB)?;
+    let before = sha256(&disk)?;
+    let mut guest = kit.guest().disk(&disk, ",readonly=on").boot()?;
+    ensure!(
+        guest.run("blockdev --getro /dev/vda")? == "1",
+        "the guest takes the disk for writable"
+    );
+    let (status, said) =
+        guest.attempt("dd if=/dev/zero of=/dev/vda bs=4k count=1 conv=fsync 2>&1")?;
+    ensure!(status != 0, "a write succeeded");
+    let refused = [
+        "Read-only file system",
+        "Operation not permitted",
+        "I/O error",
+        "Input/output error",
+    ];
+    ensure!(
+        refused.iter().any(|error| said.contains(error)),
+        "refused by {said}"
+    );
+    guest.run("mount -o ro /dev/vda /mnt && ls /mnt/lost+found && umount /mnt")?;
+    guest.power_off()?;
+    ensure!(sha256(&disk)? == before, "the image has changed");
+    Ok(())
+}
+
+fn fstrim(kit: &Kit) -> Result<()> {
+    let directory = directory()?;
+    let disk = ext4(kit, directory.path(), "disk", 128 * MIB)?;
+    let mut guest = kit.guest().disk(&disk, ",discard=unmap").boot()?;
+    guest.run(
+        "mount /dev/vda /mnt && dd if=/dev/urandom of=/mnt/f bs=1M count=64 conv=fsync 2>&1",
+    )?;
+    let full = allocated(&disk)?;
+    ensure!(
+        full >= 64 * MIB,
+        "only {full} bytes are there after 64 MiB were written"
+    );
+    guest.run("rm /mnt/f && sync && fstrim -v /mnt && umount /mnt")?;
+    let trimmed = allocated(&disk)?;
+    ensure!(
+        trimmed + 60 * MIB < full,
+        "{full} bytes before fstrim, {trimmed} after"
+    );
+    guest.power_off()?;
+    is_clean(kit, &disk)
+}
+
+fn two_io_threads(kit: &Kit) -> Result<()> {
+    let directory = directory()?;
+    let disk = ext4(kit, directory.path(), "disk", 64 * MIB)?;
+    let mapping = r#"{"driver":"virtio-blk-pci","drive":"d","num-queues":4,"iothread-vq-mapping":[{"iothread":"a"},{"iothread":"b"}]}"#;
+    let mut config = Config {
+        cpus: 4,
+        ..kit.guest()
+    };
+    config = config.with(&format!(
+        "-drive file={},format=raw,if=none,id=d",
+        disk.display()
+    ));
+    config = config
+        .with("-object iothread,id=a -object iothread,id=b -device")
+        .with(mapping);
+    let mut guest = config.boot()?;
+    let queues = guest.run("ls /sys/block/vda/mq | wc -l")?;
+    ensure!(queues == "4", "{queues} queues instead of 4");
+    // A file from each processor, so through each queue, at the same time.
+    guest.run("mount /dev/vda /mnt && dd if=/dev/urandom of=/tmp/f bs=1M count=4 2>&1")?;
+    let each = "for c in 1 2 4 8; do taskset $c";
+    guest.run(&format!(
+        "{each} dd if=/tmp/f of=/mnt/$c bs=64k conv=fsync 2>&1 & done; wait"
+    ))?;
+    guest.run("umount /mnt && mount /dev/vda /mnt")?;
+    guest.run(&format!(
+        "{each} cmp /tmp/f /mnt/$c || echo differs > /tmp/bad & done; wait; [ ! -e /tmp/bad ]"
+    ))?;
+    guest.run("umount /mnt")?;
+    guest.power_off()?;
+    is_clean(kit, &disk)
+}
+
+fn one_tib(kit: &Kit) -> Result<()> {
+    const TIB: u64 = 1 << 40;
+    let directory = directory()?;
+    let disk = image(directory.path(), "disk", TIB)?;
+    let mut guest = kit.guest().disk(&disk, "").boot()?;
+    let size = guest.run("blockdev --getsize64 /dev/vda")?;
+    ensure!(size == TIB.to_string(), "{size} bytes instead of {TIB}");
+    let last = TIB / 4096 - 1;
+    guest.run(&format!(
+        "yes last | head -c 4096 | dd of=/dev/vda bs=4096 seek={last} conv=fsync,notrunc 2>&1"
+    ))?;
+    guest.power_off()?;
+    let mut found = [0; 10];
+    fs::File::open(&disk)?.read_exact_at(&mut found, last * 4096)?;
+    ensure!(found == *b"last\nlast\n", "the last block holds {found:?}");
+    ensure!(allocated(&disk)? < MIB, "the image is sparse no more");
+    Ok(())
+}

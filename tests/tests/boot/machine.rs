@@ -1,0 +1,162 @@
+//! The machine: processors, memory, ways to boot and ways to end.
+
+use std::fs;
+
+use anyhow::{Result, ensure};
+use tests::guest::{Config, Guest, Kit};
+
+use super::Check;
+use super::scratch::{directory, succeed};
+
+pub(crate) const CHECKS: fn() -> Vec<Check> = || {
+    vec![
+        Check::new("machine::one_cpu_and_256_mib", one_cpu),
+        Check::new("machine::two_cpus", two_cpus),
+        Check::new("machine::five_gib", five_gib).memory(6144),
+        Check::new("machine::bzimage", bzimage),
+        Check::new("machine::reboot_restarts", reboot_restarts),
+        Check::new("machine::no_reboot_ends", no_reboot_ends),
+        Check::new("machine::panic_is_reported", panic_is_reported),
+        Check::new("machine::acpi_tables_are_well_formed", acpi_tables)
+            .program("iasl", "acpica-tools"),
+    ]
+};
+
+fn one_cpu(kit: &Kit) -> Result<()> {
+    let mut guest = kit.guest().boot()?;
+    expect_size(&mut guest, 1, 256)?;
+    guest.power_off()
+}
+
+fn two_cpus(kit: &Kit) -> Result<()> {
+    let mut guest = Config {
+        cpus: 2,
+        ..kit.guest()
+    }
+    .boot()?;
+    expect_size(&mut guest, 2, 256)?;
+    // Both do work, and interrupts reach each.
+    for cpu in ["1", "2"] {
+        guest.run(&format!(
+            "taskset {cpu} sh -c 'i=0; while [ $i -lt 1000 ]; do i=$((i+1)); done; sleep 0.1'"
+        ))?;
+    }
+    guest.power_off()
+}
+
+fn five_gib(kit: &Kit) -> Result<()> {
+    let mut guest = Config {
+        memory: "5G".into(),
+        ..kit.guest()
+    }
+    .boot()?;
+    expect_size(&mut guest, 1, 5 << 10)?;
+    // What does not fit below the hole is behind 4 GiB.
+    let map = guest.run("grep -i 'System RAM' /proc/iomem")?;
+    ensure!(
+        map.lines().any(|line| line.starts_with("100000000-")),
+        "no memory at 4 GiB:\n{map}"
+    );
+    // Memory on both sides holds what is written.
+    guest.run("mount -o remount,size=100% /dev/shm; dd if=/dev/zero of=/dev/shm/f bs=1M count=4000 && rm /dev/shm/f")?;
+    guest.power_off()
+}
+
+fn bzimage(kit: &Kit) -> Result<()> {
+    let mut guest = Config {
+        kernel: kit.kernel.bzimage.clone(),
+        ..kit.guest()
+    }
+    .boot()?;
+    expect_size(&mut guest, 1, 256)?;
+    guest.power_off()
+}
+
+fn reboot_restarts(kit: &Kit) -> Result<()> {
+    let mut guest = kit.guest().boot()?;
+    guest.run("touch /run/before")?;
+    guest.send("reboot -f")?;
+    guest.ready()?;
+    guest.run("[ ! -e /run/before ]")?;
+    guest.power_off()
+}
+
+fn no_reboot_ends(kit: &Kit) -> Result<()> {
+    // The orderly way through ACPI's reset register, and a bare reset.
+    for way in ["reboot -f", "echo b > /proc/sysrq-trigger"] {
+        let mut guest = kit.guest().with("-no-reboot").boot()?;
+        guest.send(way)?;
+        let status = guest.wait()?;
+        ensure!(status == 0, "{way}: spindle ended with {status}");
+    }
+    Ok(())
+}
+
+fn panic_is_reported(kit: &Kit) -> Result<()> {
+    let mut guest = kit.guest().with("-device pvpanic").boot()?;
+    guest.send("echo c > /proc/sysrq-trigger")?;
+    let status = guest.wait()?;
+    ensure!(
+        status == 3,
+        "spindle ended with {status} after the guest's panic"
+    );
+    Ok(())
+}
+
+fn acpi_tables(kit: &Kit) -> Result<()> {
+    let directory = directory()?;
+    let mut guest = Config {
+        cpus: 2,
+        ..kit.guest()
+    }
+    .with("-device pvpanic")
+    .boot()?;
+    let names = guest.run("cd /sys/firmware/acpi/tables && ls -p | grep -v /; cd /")?;
+    for name in names.split_whitespace() {
+        let text = guest.run(&format!("base64 < /sys/firmware/acpi/tables/{name}"))?;
+        fs::write(directory.path().join(name).with_extension("text"), text)?;
+    }
+    guest.power_off()?;
+    ensure!(
+        names.contains("DSDT") && names.contains("FACP") && names.contains("APIC"),
+        "tables: {names}"
+    );
+    for name in names.split_whitespace() {
+        let text = directory.path().join(name).with_extension("text");
+        let table = directory.path().join(name);
+        fs::write(
+            &table,
+            succeed(
+                std::process::Command::new("base64")
+                    .arg("-d")
+                    .arg(text)
+                    .env("LC_ALL", "C"),
+            )
+            .map_or_else(|_| Vec::new(), String::into_bytes),
+        )?;
+        let said = succeed(std::process::Command::new("iasl").arg("-d").arg(&table))?;
+        ensure!(
+            !["Warning", "Error", "Remark"]
+                .iter()
+                .any(|word| said.contains(word)),
+            "{name}: {said}"
+        );
+    }
+    Ok(())
+}
+
+fn expect_size(guest: &mut Guest, cpus: u32, mebibytes: u64) -> Result<()> {
+    let found = guest.run("nproc")?;
+    ensure!(
+        found == cpus.to_string(),
+        "{found} processors instead of {cpus}"
+    );
+    let total = guest.run("awk '/MemTotal/ { print $2 }' /proc/meminfo")?;
+    let total: u64 = total.parse::<u64>()? >> 10;
+    // The kernel keeps some for itself before it counts.
+    ensure!(
+        total > mebibytes * 3 / 4 && total <= mebibytes,
+        "{total} MiB instead of {mebibytes}"
+    );
+    Ok(())
+}
