@@ -1,15 +1,17 @@
 //! Time as device models see it: a clock and one-shot alarms on it.
 //!
-//! Whoever runs the machine says what time it is and runs what is due; a model cannot tell the host's
-//! clock from one that a test steps. Each alarm holds one entry however often it is set, so that a
+//! Whoever runs the machine chooses the clock and spawns [`Timers::drive`]; a model cannot tell the
+//! host's clock from one that a test steps. Each alarm holds one entry however often it is set, so that a
 //! guest cannot make the queue grow.
 //!
 //! Lock order: a device's lock → the queue. Devices are called with no lock held, and may find that
 //! their alarm was set anew in between: what is due, they work out from the time.
 
 use std::collections::BTreeMap;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::task::Waker;
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 /// What is called when its [`Alarm`] rings.
@@ -20,7 +22,7 @@ pub trait Timed: Send + Sync {
 
 /// The clock of a machine and the alarms set on it.
 pub struct Timers {
-    now: Box<dyn Fn() -> Duration + Send + Sync>,
+    clock: Arc<dyn exec::Clock>,
     queue: Mutex<Queue>,
 }
 
@@ -41,17 +43,44 @@ pub struct Alarm {
 }
 
 impl Timers {
-    /// Alarms on the clock `now`: time since any fixed point, never going back.
-    pub fn new(now: impl Fn() -> Duration + Send + Sync + 'static) -> Arc<Timers> {
+    /// Alarms on `clock`.
+    pub fn new(clock: Arc<dyn exec::Clock>) -> Arc<Timers> {
         Arc::new(Timers {
-            now: Box::new(now),
+            clock,
             queue: Mutex::default(),
         })
     }
 
-    /// The time now.
+    /// The time now, since the clock's start.
     pub fn now(&self) -> Duration {
-        (self.now)()
+        self.clock.now().since(exec::Instant::ZERO)
+    }
+
+    /// Rings what becomes due, on an executor that runs on the same clock, until the timers are gone.
+    pub fn drive(self: &Arc<Self>) -> impl Future<Output = ()> + use<> {
+        let timers = Arc::downgrade(self);
+        async move {
+            let mut sleep = pin!(None);
+            let mut until = None;
+            poll_fn(move |context| {
+                loop {
+                    let Some(timers) = timers.upgrade() else {
+                        return Poll::Ready(());
+                    };
+                    let next = timers.run(Some(context.waker()));
+                    drop(timers);
+                    if next != until {
+                        until = next;
+                        sleep.set(next.map(|at| exec::sleep_until(exec::Instant::ZERO + at)));
+                    }
+                    match sleep.as_mut().as_pin_mut().map(|sleep| sleep.poll(context)) {
+                        Some(Poll::Ready(())) => until = None,
+                        _ => return Poll::Pending,
+                    }
+                }
+            })
+            .await;
+        }
     }
 
     /// An alarm of `device`, not set.
@@ -68,7 +97,7 @@ impl Timers {
 
     /// Rings what is due, the earliest first, and says when the next alarm is. `waker` is woken when
     /// one is set for an earlier time than that.
-    pub fn run(&self, waker: Option<&Waker>) -> Option<Duration> {
+    pub(crate) fn run(&self, waker: Option<&Waker>) -> Option<Duration> {
         loop {
             let now = self.now();
             let mut queue = self.queue();
@@ -91,6 +120,14 @@ impl Timers {
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Timers {
+    fn drop(&mut self) {
+        if let Some(waker) = self.queue().waker.take() {
+            waker.wake();
+        }
     }
 }
 

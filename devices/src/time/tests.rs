@@ -2,19 +2,16 @@ use super::*;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Wake;
 
-/// A clock that tests move, in nanoseconds.
-pub(crate) struct Stepped(Arc<AtomicU64>);
+/// A clock that tests move.
+pub(crate) struct Stepped(Arc<exec::Virtual>);
 
 impl Stepped {
     pub(crate) fn timers() -> (Stepped, Arc<Timers>) {
-        let now = Arc::new(AtomicU64::new(0));
-        let clock = now.clone();
-        let timers = Timers::new(move || Duration::from_nanos(clock.load(Ordering::SeqCst)));
-        (Stepped(now), timers)
+        let clock = Arc::new(exec::Virtual::new());
+        (Stepped(clock.clone()), Timers::new(clock))
     }
     pub(crate) fn advance(&self, by: Duration) {
-        self.0
-            .fetch_add(by.as_nanos().try_into().unwrap(), Ordering::SeqCst);
+        self.0.step(by);
     }
 }
 
@@ -68,4 +65,37 @@ fn setting_an_earlier_alarm_wakes_who_waits_for_a_later_one() {
     assert_eq!(woken.0.load(Ordering::SeqCst), 0);
     b.set(Some(MS * 4));
     assert_eq!(woken.0.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn a_driver_rings_on_time_and_ends_with_the_timers() {
+    let clock = Arc::new(exec::Virtual::jumping());
+    let config = exec::Config {
+        ring: exec::RingKind::Threads,
+        clock: clock.clone(),
+        ..exec::Config::default()
+    };
+    let executor = exec::Executor::new(config).unwrap();
+    let timers = Timers::new(clock);
+    let rung = Arc::new(Count::default());
+    let device: Arc<dyn Timed> = rung.clone();
+    let alarm = timers.alarm(Arc::downgrade(&device));
+    executor.block_on(async {
+        exec::spawn(timers.drive());
+        exec::yield_now().await;
+        alarm.set(Some(MS * 7));
+        exec::sleep(MS * 6).await;
+        assert_eq!(rung.0.load(Ordering::SeqCst), 0);
+        exec::sleep(MS * 2).await;
+        assert_eq!(rung.0.load(Ordering::SeqCst), 1);
+        alarm.set(Some(MS * 20));
+        alarm.set(Some(MS * 9));
+        exec::sleep(MS * 2).await;
+        assert_eq!(rung.0.load(Ordering::SeqCst), 2);
+        alarm.set(Some(MS * 1000));
+        drop((alarm, timers));
+    });
+    // Only the driver was left, and it ended.
+    executor.settle();
+    assert_eq!(executor.unfinished(), 0);
 }

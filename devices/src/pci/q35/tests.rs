@@ -1,5 +1,4 @@
 use super::*;
-use std::time::Duration;
 
 use crate::bus::Action;
 use crate::legacy::tests::{Line, accesses};
@@ -16,7 +15,7 @@ fn rig() -> Rig {
     let (memory, io) = (Arc::new(Bus::new()), Arc::new(Bus::new()));
     let lines: [Arc<Line>; 24] = std::array::from_fn(|_| Arc::default());
     let gsis = lines.each_ref().map(|line| SharedLine::new(line.clone()));
-    let timers = Timers::new(|| Duration::ZERO);
+    let (_, timers) = crate::time::tests::Stepped::timers();
     let q35 = Q35::new(&memory, &io, &gsis, &timers, 5).unwrap();
     Rig {
         memory,
