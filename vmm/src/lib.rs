@@ -8,6 +8,9 @@
 //! | [`console`] | the other end of the serial port |
 //! | [`sandbox`] | what spindle itself may do |
 //! | [`pidfile`] | `-pidfile` |
+//! | [`machine`] | a PC from a configuration, its boot, its resets and its end |
+//! | [`kvm`] | drives a machine with KVM |
+//! | [`run`] | the main thread: one loop, tasks on its executor |
 //! | [`error`] | what can go wrong, before the guest runs and while it does |
 #![deny(unsafe_code)]
 
@@ -15,6 +18,8 @@ pub mod cli;
 pub mod config;
 pub mod console;
 pub mod error;
+pub mod kvm;
 pub mod models;
 pub mod pidfile;
+pub mod run;
 pub mod sandbox;
