@@ -7,7 +7,7 @@
 //! ```text
 //!  bin/demo  tests/boot.rs  bin/figures  bin/kvm-host
 //!      └──────────┬──────────────┴───────────┘
-//!       guest ► spindle                 a guest's serial port; the binary under test
+//!       guest ► spindle, bare           a guest's serial port; the binary under test, a guest to measure it with
 //!         │        host ► host::session a KVM host: this machine, or an emulated one
 //!         ▼        ▼
 //!       initramfs ► modules, cpio, elf  what a kernel starts with
@@ -18,6 +18,7 @@
 //! ```
 
 pub mod apt;
+pub mod bare;
 pub mod cache;
 pub mod cpio;
 pub mod elf;

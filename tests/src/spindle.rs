@@ -36,6 +36,7 @@ pub fn build(profile: &str) -> Result<PathBuf> {
             profile,
         ]),
         "spindle",
+        &[],
     )
 }
 
@@ -46,9 +47,12 @@ pub fn cargo() -> Command {
     command
 }
 
-/// Runs a `cargo build`, progress shown, and finds the executable that it made.
-pub fn executable(build: &mut Command, name: &str) -> Result<PathBuf> {
-    build.args(["--quiet", "--message-format", "json-render-diagnostics"]);
+/// Runs a `cargo build` (or `cargo rustc` with flags for the compiler) and finds the executable that it made.
+pub fn executable(build: &mut Command, name: &str, flags: &[&str]) -> Result<PathBuf> {
+    build.args(["--message-format", "json-render-diagnostics"]);
+    if !flags.is_empty() {
+        build.arg("--").args(flags);
+    }
     let out = build
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
