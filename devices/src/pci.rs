@@ -56,8 +56,8 @@ pub trait PciDevice: Send + Sync {
     /// Its configuration space.
     fn config(&self) -> &PciConfig;
 
-    /// Back to the state after power-on. The configuration space is reset by the host just before,
-    /// BARs are unmapped just after.
+    /// Back to the state after power-on. Just before, the host has reset the configuration space,
+    /// unmapped the BARs and told of the bus mastering that ended.
     fn reset(&self);
 
     /// A configuration load of 1, 2 or 4 bytes. For functions whose registers have side effects.

@@ -13,7 +13,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use crate::bus::{Action, Bus, MappingId, Mmio, Priority};
+use crate::bus::{Action, Bus, MappingId, Mmio, Priority, Ticket};
 use crate::irq::IrqLine;
 use crate::pci::{Address, PciDevice, Space, Window};
 
@@ -135,17 +135,21 @@ impl PciHost {
             .collect()
     }
 
-    /// Power-on state for every function; BARs answer nowhere afterwards.
-    pub fn reset(&self) {
+    /// Power-on state for every function; BARs answer nowhere afterwards. What is returned is to be
+    /// waited for before guest memory may be taken to be still: the last transfers.
+    #[must_use]
+    pub fn reset(&self) -> Vec<Ticket> {
         let functions: Vec<_> = self.functions().values().cloned().collect();
+        let mut tickets = Vec::new();
         for function in functions {
             let mut place = function.place();
             function.device.config().reset();
+            if let Action::Wait(ticket) = self.settle(&function.device, &mut place) {
+                tickets.push(ticket);
+            }
             function.device.reset();
-            // The reset ended transfers too: there is nothing to wait for.
-            place.bus_master = false;
-            let _: Action = self.settle(&function.device, &mut place);
         }
+        tickets
     }
 
     /// A configuration load of 1, 2 or 4 bytes; all ones where there is no function.

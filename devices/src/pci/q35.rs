@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::bus::{Bus, Priority};
+use crate::bus::{Bus, Priority, Ticket};
 use crate::irq::SharedLine;
 use crate::legacy::pm::{self, Pm};
 use crate::pci::assign::{self, NoRoom, Windows};
@@ -82,11 +82,12 @@ impl Q35 {
         })
     }
 
-    /// Power-on state for the chipset and every PCI function.
-    pub fn reset(&self) {
+    /// Power-on state for the chipset and every PCI function; see [`PciHost::reset`].
+    #[must_use]
+    pub fn reset(&self) -> Vec<Ticket> {
         self.ports.reset();
-        self.host.reset();
         self.pm.reset();
+        self.host.reset()
     }
 
     /// Does what firmware would have done before it starts an operating system: ECAM at `ecam`, the

@@ -211,3 +211,51 @@ fn a_table_of_the_greatest_size_fits_its_bar() {
     assert_eq!(rig.interrupts.read(0x8000 + 252, 4), 1 << 31);
     assert_eq!(rig.interrupts.read(0x8000 + 256, 4), 0);
 }
+
+/// Raises race with every kind of mask: whatever the order, the last one arrives.
+#[test]
+fn no_message_is_lost_between_masks() {
+    let rig = rig(1);
+    rig.program(0, 0xfee0_0000, 9, 0);
+    rig.interrupts.configure(MASTER, CONTROL_ENABLE);
+    for round in 0..200_u64 {
+        std::thread::scope(|scope| {
+            scope.spawn(|| rig.interrupts.raise(0));
+            for step in 0..6 {
+                match (round + step) % 3 {
+                    0 => {
+                        let _ = rig.interrupts.write(12, 4, 1);
+                        let _ = rig.interrupts.write(12, 4, 0);
+                    }
+                    1 => {
+                        rig.interrupts
+                            .configure(MASTER, CONTROL_ENABLE | CONTROL_MASK);
+                        rig.interrupts.configure(MASTER, CONTROL_ENABLE);
+                    }
+                    _ => {
+                        rig.interrupts.configure(0, CONTROL_ENABLE);
+                        rig.interrupts.configure(MASTER, CONTROL_ENABLE);
+                    }
+                }
+            }
+        });
+        assert_eq!((rig.sent(), rig.pending()), (vec![9], 0));
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_access_breaks_it(
+        accesses in crate::legacy::tests::accesses(0x1000),
+        controls: Vec<(u16, u16, u16)>,
+    ) {
+        let rig = rig(17);
+        for (command, control, vector) in controls {
+            rig.interrupts.configure(command, control);
+            rig.interrupts.raise(vector % 20);
+        }
+        crate::legacy::tests::hammer(&*rig.interrupts, accesses);
+        rig.interrupts.reset();
+        proptest::prop_assert!(!rig.interrupts.is_asserted());
+    }
+}

@@ -81,7 +81,7 @@ fn without_firmware_everything_is_placed_and_reset_takes_it_back() {
         assert_eq!(rig.config(1 << 11 | 0x3c) & 0xff, 21);
         assert!(matches!(rig.io.write(0x604, 2, 0x3400), Action::Shutdown));
         assert!(matches!(rig.io.write(0xcf9, 1, 0x06), Action::Reset));
-        rig.q35.reset();
+        assert!(rig.q35.reset().is_empty());
         assert_eq!(rig.memory.read(0xb000_0000, 4), 0xffff_ffff);
         assert_eq!(
             (rig.io.read(0x604, 2), rig.io.read(0xc000, 4)),
@@ -133,7 +133,7 @@ fn pins_reach_their_gsi_and_the_routed_isa_interrupt() {
     assert!(rig.lines[21].level());
     rig.set_config(LPC + 0x68, 0x8080_0b80);
     assert!(rig.lines[11].level());
-    rig.q35.reset();
+    assert!(rig.q35.reset().is_empty());
     assert!(rig.lines.iter().all(|line| !line.level()));
 }
 
@@ -171,7 +171,7 @@ proptest::proptest! {
                 rig.io.read(port, size);
             }
         }
-        rig.q35.reset();
+        assert!(rig.q35.reset().is_empty());
         rig.set_config(LPC + 0xf0, 0xfed1_c001);
         for (offset, size, value, store) in chipset {
             let at = 0xfed1_c000_u64.wrapping_add(offset);
