@@ -39,7 +39,11 @@ pub fn table(layout: &Layout) -> Vec<Entry> {
         entry(layout::ACPI.start, layout::ACPI.end, Type::Reserved),
         entry(layout::HIGH_MEMORY, layout.low_ram(), Type::Ram),
         entry(layout::ECAM.start, layout::ECAM.end, Type::Reserved),
-        entry(layout::KVM_IDENTITY_MAP, 0xff00_0000, Type::Reserved),
+        entry(
+            layout::KVM_PAGES.start,
+            layout::KVM_PAGES.end,
+            Type::Reserved,
+        ),
         entry(layout::FIRMWARE.start, layout::FIRMWARE.end, Type::Reserved),
         entry(layout::FOUR_GIB, high_end, Type::Ram),
     ]

@@ -59,6 +59,8 @@ pub const LAPIC: u64 = 0xfee0_0000;
 pub const KVM_IDENTITY_MAP: u64 = 0xfeff_c000;
 /// For KVM_SET_TSS_ADDR: three pages.
 pub const KVM_TSS: u64 = 0xfeff_d000;
+/// What is reserved for KVM: the page and the TSS.
+pub const KVM_PAGES: Range<u64> = KVM_IDENTITY_MAP..KVM_TSS + 3 * PAGE;
 /// Where firmware ends at 4 GiB and what is reserved for it at least.
 pub const FIRMWARE: Range<u64> = 0xfffc_0000..FOUR_GIB;
 /// 4 GiB: where the second part of RAM begins.

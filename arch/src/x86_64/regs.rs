@@ -101,8 +101,6 @@ pub enum Entry {
         /// Physical address of `struct hvm_start_info`.
         start_info: u32,
     },
-    /// The reset vector: firmware mapped below 4 GiB.
-    Firmware,
 }
 
 impl Entry {
@@ -141,7 +139,6 @@ impl Entry {
                     ..flat(gdt::code32())
                 },
             },
-            Self::Firmware => reset(0),
         }
     }
 }

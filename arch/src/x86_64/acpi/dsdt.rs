@@ -364,7 +364,7 @@ fn lpc(config: &Config<'_>) -> Raw {
 /// What no driver may claim: ECAM (an OS uses it only if it is reserved here), KVM's pages, the PM block.
 fn reserved() -> Raw {
     let ecam = layout::ECAM;
-    let kvm = layout::KVM_IDENTITY_MAP;
+    let kvm = layout::KVM_PAGES;
     all(&[&Device::new(
         "MBRD".into(),
         vec![
@@ -372,7 +372,7 @@ fn reserved() -> Raw {
             &uid(0),
             &crs(vec![
                 &Memory32Fixed::new(true, ecam.start as u32, (ecam.end - ecam.start) as u32),
-                &Memory32Fixed::new(true, kvm as u32, 4 * layout::PAGE as u32),
+                &Memory32Fixed::new(true, kvm.start as u32, (kvm.end - kvm.start) as u32),
                 &aml::IO::new(pm::BASE, pm::BASE, 1, pm::LEN as u8),
             ]),
         ],

@@ -1,7 +1,6 @@
 //! The FADT (ACPI 6.5 §5.2.9): the fixed hardware.
 //!
-//! There is no SMI command port: without firmware the machine is in ACPI mode from reset on. The power button is fixed
-//! hardware, as PWR_BUTTON being clear says; there is no sleep button.
+//! The power button is fixed hardware, as PWR_BUTTON being clear says; there is no sleep button.
 
 use acpi_tables::fadt::{FADTBuilder, Flags, PmProfile};
 use acpi_tables::gas::{AccessSize, AddressSpace, GAS};
@@ -38,6 +37,9 @@ pub(super) fn fadt(config: &Config<'_>, facs: u64, dsdt: u64) -> Vec<u8> {
     fadt.dsdt = (dsdt as u32).into();
     fadt.x_dsdt = dsdt.into();
     fadt.sci_int = (interrupts::SCI as u16).into();
+    fadt.smi_cmd = u32::from(pm::SMI_COMMAND).into();
+    fadt.acpi_enable = pm::ACPI_ENABLE;
+    fadt.acpi_disable = pm::ACPI_DISABLE;
     fadt.pm1a_evt_blk = u32::from(pm::PM1_EVENT).into();
     fadt.x_pm1a_evt_blk = port(pm::PM1_EVENT, 4, AccessSize::WordAccess);
     fadt.pm1_evt_len = 4;

@@ -27,7 +27,7 @@ pub mod pm {
     pub const LEN: u16 = 0x80;
     /// PM1 status and enable, 2 bytes each.
     pub const PM1_EVENT: u16 = BASE;
-    /// PM1 control, 2 bytes. SCI_EN is one from reset on: no SMI command switches it.
+    /// PM1 control, 2 bytes.
     pub const PM1_CONTROL: u16 = BASE + 4;
     /// The 3.579545 MHz timer: 24 bits in 4 bytes.
     pub const TIMER: u16 = BASE + 8;
@@ -37,6 +37,12 @@ pub mod pm {
     pub const GPE0_LEN: u8 = 16;
     /// SLP_TYP for S5, soft off.
     pub const SLEEP_TYPE_S5: u8 = 0;
+    /// The APM control port, which sets and clears SCI_EN without SMM behind it.
+    pub const SMI_COMMAND: u16 = 0xb2;
+    /// Written to [`SMI_COMMAND`]: sets SCI_EN. A direct boot starts with it set, as firmware leaves it.
+    pub const ACPI_ENABLE: u8 = 2;
+    /// Written to [`SMI_COMMAND`]: clears SCI_EN.
+    pub const ACPI_DISABLE: u8 = 3;
     /// The reset control register.
     pub const RESET: u16 = 0xcf9;
     /// What resets the machine when written to [`RESET`]: SYS_RST and RST_CPU.

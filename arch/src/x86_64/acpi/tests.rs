@@ -110,6 +110,7 @@ fn fadt_has_the_ich9_block() {
     let blocks = [56, 64, 76, 80].map(|at| u32_at(fadt, at));
     assert_eq!(blocks, [0x600, 0x604, 0x608, 0x620]);
     assert_eq!((fadt[88], fadt[89], fadt[91], fadt[92]), (4, 2, 4, 16));
+    assert_eq!((u32_at(fadt, 48), fadt[52], fadt[53]), (0xb2, 2, 3));
     let flags = u32_at(fadt, 112);
     // The power button is fixed hardware, the timer has 24 bits, the machine is not hardware reduced.
     assert_eq!(flags & (1 << 4 | 1 << 8 | 1 << 20), 0);
