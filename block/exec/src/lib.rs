@@ -23,6 +23,7 @@ mod executor;
 mod file;
 mod handle;
 mod kick;
+pub mod ofd;
 mod op;
 mod poll;
 mod pool;

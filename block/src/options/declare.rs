@@ -141,6 +141,10 @@ macro_rules! options {
 
 /// A Rust name as a key: dashes for underscores.
 #[must_use]
+#[expect(
+    clippy::indexing_slicing,
+    reason = "evaluated by the compiler, where `get` is not const"
+)]
 pub const fn dashed<const N: usize>(name: &str) -> [u8; N] {
     let mut key = [0; N];
     let mut at = 0;
@@ -163,22 +167,9 @@ pub struct Fields {
 impl Fields {
     /// Refuses what is no tree of members, unknown keys, and a key given under two spellings.
     pub fn new(tree: Tree, schema: &'static Schema) -> Result<Self, Error> {
-        let map = tree.into_map()?;
-        for (key, _) in map.iter() {
-            let Some(field) = schema.field(key) else {
-                return Err(unknown(key, schema));
-            };
-            if let Some((other, _)) = map
-                .iter()
-                .find(|(other, _)| *other != key && field.answers_to(other))
-            {
-                return Err(
-                    Error::new(format!("means the same as '{other}': give one of them")).at(key),
-                );
-            }
-        }
+        check_keys(&tree, &[schema])?;
         Ok(Self {
-            map,
+            map: tree.into_map()?,
             fields: schema.fields.iter(),
         })
     }
@@ -213,22 +204,43 @@ impl Fields {
     }
 }
 
-fn unknown(key: &str, schema: &Schema) -> Error {
-    let reason = match nearest(
-        key,
-        schema
-            .fields
+/// Refuses the first key of `tree` that none of `schemas` has: for options whose keys are read by
+/// several structures.
+///
+/// # Errors
+/// Names the nearest key of all, and a tree that has no keys.
+pub fn check_keys(tree: &Tree, schemas: &[&'static Schema]) -> Result<(), Error> {
+    let map = tree.as_map().ok_or_else(|| {
+        Error::new(format!(
+            "expected members (key=value), got {}",
+            tree.describe()
+        ))
+    })?;
+    let fields = || schemas.iter().flat_map(|schema| schema.fields);
+    for (key, _) in map.iter() {
+        let Some(field) = fields().find(|field| field.answers_to(key)) else {
+            let names = fields()
+                .flat_map(|field| std::iter::once(field.key).chain(field.aliases.iter().copied()));
+            let reason = match nearest(key, names) {
+                Some(near) => format!("unknown option; did you mean '{near}'?"),
+                None if fields().next().is_none() => "unknown option; none is taken here".into(),
+                None => format!(
+                    "unknown option; there are {}",
+                    fields().map(|f| f.key).collect::<Vec<_>>().join(", ")
+                ),
+            };
+            return Err(Error::new(reason).at(key));
+        };
+        if let Some((other, _)) = map
             .iter()
-            .flat_map(|f| std::iter::once(f.key).chain(f.aliases.iter().copied())),
-    ) {
-        Some(near) => format!("unknown option; did you mean '{near}'?"),
-        None if schema.fields.is_empty() => "unknown option; none is taken here".into(),
-        None => format!(
-            "unknown option; there are {}",
-            schema.keys().collect::<Vec<_>>().join(", ")
-        ),
-    };
-    Error::new(reason).at(key)
+            .find(|(other, _)| *other != key && field.answers_to(other))
+        {
+            return Err(
+                Error::new(format!("means the same as '{other}': give one of them")).at(key),
+            );
+        }
+    }
+    Ok(())
 }
 
 impl Kind {

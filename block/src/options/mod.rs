@@ -20,7 +20,7 @@ mod values;
 #[cfg(test)]
 mod tests;
 
-pub use declare::{Fields, dashed};
+pub use declare::{Fields, check_keys, dashed};
 pub use nearest::nearest;
 pub use schema::{Choice, Field, Kind, Schema};
 pub use tree::{Map, Tree};

@@ -30,6 +30,10 @@ pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) ->
 }
 
 /// Optimal string alignment distance: insertions, deletions, substitutions, swaps of neighbours.
+#[expect(
+    clippy::indexing_slicing,
+    reason = "each row has one cell more than `b`, and columns count `b`"
+)]
 fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut before: Vec<usize> = Vec::new();

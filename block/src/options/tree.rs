@@ -1,6 +1,6 @@
 //! The tree that text and JSON both become.
 
-use super::{Error, json, keyval};
+use super::{Error, Schema, json, keyval};
 
 /// Members of a tree in the order they were given; keys are unique.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -87,12 +87,18 @@ impl IntoIterator for Map {
     }
 }
 
+impl Extend<(String, Tree)> for Map {
+    fn extend<I: IntoIterator<Item = (String, Tree)>>(&mut self, members: I) {
+        for (key, tree) in members {
+            self.insert(key, tree);
+        }
+    }
+}
+
 impl FromIterator<(String, Tree)> for Map {
     fn from_iter<I: IntoIterator<Item = (String, Tree)>>(members: I) -> Self {
         let mut map = Map::default();
-        for (key, tree) in members {
-            map.insert(key, tree);
-        }
+        map.extend(members);
         map
     }
 }
@@ -154,6 +160,15 @@ impl Tree {
         }
     }
 
+    /// The members, to change them.
+    pub fn as_map_mut(&mut self) -> Option<&mut Map> {
+        if let Tree::Map(map) = self {
+            Some(map)
+        } else {
+            None
+        }
+    }
+
     /// The value at a dotted path.
     pub fn get(&self, path: &str) -> Option<&Tree> {
         path.split('.')
@@ -167,6 +182,19 @@ impl Tree {
         } else {
             None
         }
+    }
+
+    /// Takes the members out that `schema` has, as a tree of their own.
+    #[must_use]
+    pub fn split_off(&mut self, schema: &Schema) -> Tree {
+        let Tree::Map(map) = self else {
+            return Tree::default();
+        };
+        let (theirs, rest) = std::mem::take(map)
+            .into_iter()
+            .partition(|(key, _)| schema.field(key).is_some());
+        *map = rest;
+        Tree::Map(theirs)
     }
 
     /// Takes the member `key` out; it must be a string.

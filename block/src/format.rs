@@ -1,0 +1,4 @@
+//! Nodes that give a meaning to the bytes of the node below.
+
+mod magic;
+pub mod raw;
