@@ -27,8 +27,7 @@ pub const PIRQ_ROUTE_DISABLE: u8 = 0x80;
 ///
 /// `device` is the PCI device number, 0 to 31; `pin` is 0 for INTA# to 3 for INTD#. Devices 0 to 24 share PIRQ E to H,
 /// rotated by the device number; the PCI bridge's 30 has E to H unrotated; the rest, which are inside the ICH9, have A to
-/// D unrotated (reset values of D25IR to D31IR). Both arguments are taken modulo their range. Behind a bridge, apply
-/// [`swizzle`] once for each bridge first.
+/// D unrotated (reset values of D25IR to D31IR). Both arguments are taken modulo their range.
 pub fn pirq(device: u8, pin: u8) -> u8 {
     let pin = pin % 4;
     match device % 32 {
@@ -41,16 +40,6 @@ pub fn pirq(device: u8, pin: u8) -> u8 {
 /// The IOAPIC input (GSI 16 to 23) of a device's pin on bus 0; arguments as for [`pirq`].
 pub fn gsi(device: u8, pin: u8) -> u32 {
     PIRQ_GSI + u32::from(pirq(device, pin))
-}
-
-/// The pin of a bridge that a pin of a device behind it appears as (PCI-to-PCI bridge spec 1.2 §9.1).
-pub fn swizzle(device: u8, pin: u8) -> u8 {
-    (device % 4 + pin % 4) % 4
-}
-
-/// The ISA IRQ that a PIRQ routing register's value asks for, if any.
-pub fn isa_irq(route: u8) -> Option<u32> {
-    (route & PIRQ_ROUTE_DISABLE == 0).then_some(u32::from(route & 0xf))
 }
 
 /// An interrupt controller's input.

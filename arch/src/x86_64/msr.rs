@@ -14,8 +14,6 @@ pub struct Msr {
     pub value: u64,
 }
 
-/// Extended features: SCE, LME, LMA, NXE.
-pub const EFER: u32 = 0xc000_0080;
 /// Fast string operations and other switches.
 pub const MISC_ENABLE: u32 = 0x1a0;
 /// First variable-range MTRR; base and mask alternate.

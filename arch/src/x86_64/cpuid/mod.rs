@@ -1,7 +1,7 @@
 //! CPUID: from what the hypervisor supports to what each vCPU of the guest sees.
 //!
 //! Everything starts from the host's own answer, so nothing is a constant of one vendor: features are taken away or
-//! checked by name ([`features`]), [`model`] reads `-cpu`, and [`topology`] rewrites the leaves that say which CPU this is
+//! checked by name ([`features`]), [`model`] reads `-cpu`, and `topology` rewrites the leaves that say which CPU this is
 //! and what it shares with others.
 
 pub mod features;
@@ -147,7 +147,7 @@ impl Cpus {
 }
 
 /// Physical address bits that a host's guests can have at most.
-pub fn host_phys_bits(entries: &[CpuidEntry]) -> u8 {
+fn host_phys_bits(entries: &[CpuidEntry]) -> u8 {
     match leaf(entries, LEAF_ADDRESS).map(|e| e.eax as u8) {
         None | Some(0) => 36,
         Some(bits) => bits,

@@ -11,7 +11,6 @@ fn pins_follow_q35() {
         [gsi(31, 0), gsi(31, 3), gsi(30, 1), gsi(25, 0)],
         [16, 19, 21, 16]
     );
-    assert_eq!([swizzle(0, 0), swizzle(1, 3), swizzle(31, 2)], [0, 0, 1]);
 }
 
 #[test]
@@ -19,17 +18,8 @@ fn every_pin_has_an_ioapic_input() {
     for device in 0..=u8::MAX {
         for pin in 0..=u8::MAX {
             assert!((16..24).contains(&gsi(device, pin)));
-            assert!(swizzle(device, pin) < 4);
         }
     }
-}
-
-#[test]
-fn routing_register() {
-    assert_eq!(
-        [isa_irq(0x80), isa_irq(0x8b), isa_irq(0x0b)],
-        [None, None, Some(11)]
-    );
 }
 
 #[test]
