@@ -8,6 +8,7 @@
 //! | [`pci`] | configuration space, BARs, INTx and MSI-X, the host bridge and the ICH9 |
 //! | [`memory`] | guest RAM, and the only place where its bytes become host slices |
 //! | [`time`] | the clock and alarms |
+//! | [`virtio`] | virtqueues, the PCI transport, the block device |
 //!
 //! A machine offers four seams (guest memory, interrupt lines, MSI, notifications) and models are
 //! written against those alone; whether KVM or a test program drives them is not theirs to know.
@@ -18,3 +19,4 @@ pub mod legacy;
 pub mod memory;
 pub mod pci;
 pub mod time;
+pub mod virtio;
