@@ -77,17 +77,36 @@ pub fn install(packages: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// The newest version of an installed package, if it is installed.
+/// The version of an installed package, if it is installed.
 pub fn installed_version(package: &str) -> Option<String> {
+    dpkg_query("${Version}", package).pop()
+}
+
+/// The names of the installed packages that match a pattern.
+pub fn installed(pattern: &str) -> Vec<String> {
+    dpkg_query("${Package}", pattern)
+}
+
+fn dpkg_query(field: &str, pattern: &str) -> Vec<String> {
+    let format = format!("--showformat=${{db:Status-Status}} {field}\\n");
     let out = Command::new("dpkg-query")
-        .args([
-            "--show",
-            "--showformat=${db:Status-Status} ${Version}",
-            package,
-        ])
+        .args(["--show", &format, pattern])
         .output();
-    let out = String::from_utf8(out.ok()?.stdout).ok()?;
-    out.strip_prefix("installed ").map(str::to_owned)
+    let out = out.map(|out| out.stdout).unwrap_or_default();
+    let lines = String::from_utf8_lossy(&out).into_owned();
+    lines
+        .lines()
+        .filter_map(|line| line.strip_prefix("installed "))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// The distribution's own suite, by name.
+pub fn suite() -> String {
+    let name = distribution()
+        .lines()
+        .find_map(|line| line.strip_prefix("VERSION_CODENAME="));
+    name.unwrap_or("stable").trim_matches('"').to_owned()
 }
 
 /// The suite of backports that apt is set up to use, if any.

@@ -35,7 +35,7 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<i32> {
-    let spindle = progress::step("building spindle", spindle::path)?;
+    let spindle = spindle::path()?;
     if let Some(why) = host::why_emulated() {
         progress::say(&why);
     }

@@ -15,13 +15,26 @@ pub(super) fn find() -> Option<PathBuf> {
     programs::installed("qemu-system-x86_64")
 }
 
-/// Installs it, leaving qemu-img as it is: where qemu-utils came from backports, plain `apt-get install` would take
-/// the older QEMU and remove those tools, so that the same suite is named again.
+/// Installs it, keeping qemu-img: where qemu-utils came from backports, plain `apt-get install` would take the older
+/// QEMU and remove those tools. So the same suite is named again, or, where apt knows it no more, the tools come from
+/// the older suite too.
 pub(super) fn install() -> Result<()> {
     match apt::installed_version("qemu-utils") {
         Some(version) if version.contains("~bpo") => match apt::backports() {
             Some(suite) => apt::install(&["--target-release", &suite, PACKAGES, "qemu-utils"]),
-            None => apt::install(&["--allow-downgrades", PACKAGES, "qemu-utils"]),
+            None => {
+                let mut packages = apt::installed("qemu-*");
+                packages.push(PACKAGES.to_owned());
+                let suite = apt::suite();
+                let words: Vec<_> = packages
+                    .iter()
+                    .map(|name| format!("{name}/{suite}"))
+                    .collect();
+                let words = ["--allow-downgrades"]
+                    .into_iter()
+                    .chain(words.iter().map(String::as_str));
+                apt::install(&words.collect::<Vec<_>>())
+            }
         },
         _ => apt::install(&[PACKAGES]),
     }
