@@ -11,18 +11,6 @@
 //!
 //! Port 0x80, which software writes to for a delay, needs nobody: the bus loses the store.
 
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic,
-        clippy::unreachable,
-        clippy::indexing_slicing,
-        clippy::arithmetic_side_effects
-    )
-)]
-
 pub mod debug_exit;
 pub mod i8042;
 pub mod pm;

@@ -12,10 +12,25 @@
 //!
 //! A machine offers four seams (guest memory, interrupt lines, MSI, notifications) and models are
 //! written against those alone; whether KVM or a test program drives them is not theirs to know.
+//! What guests write is all that they handle, so nothing here can panic on it.
+
+#![deny(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
 
 pub mod bus;
 pub mod irq;
 pub mod legacy;
+#[allow(unsafe_code, reason = "the one guest-memory module")]
 pub mod memory;
 pub mod pci;
 pub mod time;

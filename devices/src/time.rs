@@ -71,7 +71,7 @@ impl Timers {
                     drop(timers);
                     if next != until {
                         until = next;
-                        sleep.set(next.map(|at| exec::sleep_until(exec::Instant::ZERO + at)));
+                        sleep.set(next.map(|at| exec::sleep_until(instant(at))));
                     }
                     match sleep.as_mut().as_pin_mut().map(|sleep| sleep.poll(context)) {
                         Some(Poll::Ready(())) => until = None,
@@ -121,6 +121,11 @@ impl Timers {
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// On the clock, `at` after its start.
+fn instant(at: Duration) -> exec::Instant {
+    exec::Instant::from_nanos(u64::try_from(at.as_nanos()).unwrap_or(u64::MAX))
 }
 
 impl Drop for Timers {

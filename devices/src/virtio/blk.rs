@@ -83,7 +83,7 @@ impl Blk {
     fn disk(&self) -> Disk {
         Disk {
             capacity: sectors(&self.drive),
-            block: self.parameters.logical_block / SECTOR as u32,
+            block: in_sectors(self.parameters.logical_block),
             read_only: self.drive.is_read_only(),
             max_discard: self.parameters.max_discard,
             max_write_zeroes: self.parameters.max_write_zeroes,
@@ -161,7 +161,7 @@ impl Blk {
     /// The configuration space (§5.2.4).
     fn configuration(&self) -> Vec<u8> {
         let p = &self.parameters;
-        let sectors = |bytes: u32| (bytes / SECTOR as u32).max(1);
+        let sectors = |bytes: u32| in_sectors(bytes).max(1);
         let blocks = |bytes: u32| bytes.checked_div(p.logical_block).unwrap_or(0);
         let exponent = blocks(p.physical_block).max(1).trailing_zeros() as u8;
         let queues = self.queues();
@@ -290,6 +290,12 @@ impl DriveEvents for Events {
 
 fn sectors(drive: &Drive) -> u64 {
     drive.len() / SECTOR
+}
+
+/// Bytes as whole sectors.
+fn in_sectors(bytes: u32) -> u32 {
+    const SECTOR_BYTES: u32 = SECTOR as u32;
+    bytes / SECTOR_BYTES
 }
 
 fn mask(bit: u32) -> u64 {

@@ -157,18 +157,19 @@ impl VirtioBlkPci {
             ("opt_io_size", self.opt_io_size, u64::from(u32::MAX)),
         ] {
             let Some(Size(size)) = size else { continue };
-            if size % u64::from(logical) != 0 {
+            if !size.is_multiple_of(logical.into()) {
                 return refuse(
                     name,
                     format!("expected a multiple of {logical}, got {size}"),
                 );
             }
-            if size / u64::from(logical) > most || u32::try_from(size).is_err() {
+            let blocks = size.checked_div(logical.into());
+            if blocks > Some(most) || u32::try_from(size).is_err() {
                 return refuse(name, format!("{size} is more than the device can say"));
             }
         }
         if let Some(Size(size)) = self.discard_granularity
-            && (size % u64::from(logical) != 0 || size == 0 || u32::try_from(size).is_err())
+            && (!size.is_multiple_of(logical.into()) || size == 0 || u32::try_from(size).is_err())
         {
             return refuse(
                 "discard_granularity",
@@ -350,7 +351,7 @@ impl VirtioBlkPci {
         let logical = block_size("logical_block_size", self.logical_block_size)?;
         let bytes = |size: Option<Size>| size.and_then(|Size(bytes)| u32::try_from(bytes).ok());
         // What the host says is of use to a guest only in its blocks.
-        let whole = |bytes: u32| bytes - bytes % logical;
+        let whole = |bytes: u32| bytes.saturating_sub(bytes.checked_rem(logical).unwrap_or(0));
         let sectors = |bytes: u64, most: u32, offered: bool| match offered {
             true => u32::try_from(bytes / SECTOR).unwrap_or(u32::MAX).min(most),
             false => 0,
