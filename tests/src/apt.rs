@@ -22,21 +22,14 @@ pub fn with_dependencies(package: &str) -> Result<PathBuf> {
         "--no-install-recommends",
         package,
     ];
-    fetch(package, |lists, into| lists.get(into, &action))
+    fetch(&[package.to_owned()], &action)
 }
 
 /// The directory into which exactly these packages are unpacked.
 pub fn exactly(packages: &[String]) -> Result<PathBuf> {
-    fetch(&packages.join(" "), |lists, into| {
-        lists.get(
-            into,
-            &[
-                &["download"],
-                &packages.iter().map(String::as_str).collect::<Vec<_>>()[..],
-            ]
-            .concat(),
-        )
-    })
+    let names = packages.iter().map(String::as_str);
+    let action: Vec<_> = ["download"].into_iter().chain(names).collect();
+    fetch(packages, &action)
 }
 
 /// The packages that `package` depends on, by name.
@@ -123,14 +116,14 @@ pub fn backports() -> Option<String> {
         .next()
 }
 
-fn fetch(what: &str, get: impl Fn(&Lists, &Path) -> Result<()>) -> Result<PathBuf> {
-    let key = cache::key(&(distribution(), what));
-    let name = what.split(' ').next().unwrap_or(what);
+fn fetch(packages: &[String], action: &[&str]) -> Result<PathBuf> {
+    let name = packages.first().map_or("", String::as_str);
+    let key = cache::key(&(distribution(), action));
     cache::entry("packages", &format!("{name}-{key}"), |dir| {
-        progress::step(&format!("getting {what} from the distribution"), || {
+        progress::step(&format!("getting {name} from the distribution"), || {
             let debs = dir.join("debs");
-            Lists::each(|lists| get(lists, &debs))
-                .with_context(|| format!("cannot download {what}"))?;
+            Lists::each(|lists| lists.get(&debs, action, packages))
+                .with_context(|| format!("cannot download {}", packages.join(" ")))?;
             unpack(&debs, dir)?;
             Ok(fs::remove_dir_all(debs)?)
         })
@@ -183,10 +176,18 @@ impl Lists {
         Ok(())
     }
 
-    /// Downloads packages into `into`.
-    fn get(&self, into: &Path, action: &[&str]) -> Result<()> {
+    /// Downloads packages into `into`; apt-get may succeed without, so what came is looked at.
+    fn get(&self, into: &Path, action: &[&str], packages: &[String]) -> Result<()> {
         fs::create_dir_all(into.join("partial"))?;
         self.run("apt-get", action, into)?;
+        let files = fs::read_dir(into)?.flatten().map(|entry| entry.file_name());
+        let names: Vec<_> = files.filter_map(|name| name.into_string().ok()).collect();
+        for package in packages {
+            let came = names
+                .iter()
+                .any(|name| name.starts_with(&format!("{package}_")));
+            ensure!(came, "package {package} is not offered");
+        }
         Ok(())
     }
 

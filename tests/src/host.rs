@@ -36,31 +36,33 @@ pub fn kvm() -> Kvm {
         .write(true)
         .open("/dev/kvm")
         .is_ok();
-    let flags = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    match (
-        usable,
-        flags
-            .split_whitespace()
-            .any(|word| word == "svm" || word == "vmx"),
-    ) {
+    match (usable, virtualizes()) {
         (true, true) => Kvm::Real,
         (true, false) => Kvm::Software,
         (false, _) => Kvm::Absent,
     }
 }
 
+/// Whether the processor shows hardware virtualization.
+fn virtualizes() -> bool {
+    let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    info.split_whitespace()
+        .any(|word| word == "svm" || word == "vmx")
+}
+
 /// Why guests do not run on this machine itself, in one line; nothing if they do.
 pub fn why_emulated() -> Option<String> {
     let reason = match kvm() {
         Kvm::Real => return None,
-        Kvm::Software => "its /dev/kvm is a software KVM",
+        Kvm::Software => "/dev/kvm is a software KVM",
+        Kvm::Absent if !virtualizes() => "the processor shows neither svm nor vmx",
         Kvm::Absent if Path::new("/dev/kvm").exists() => {
-            "/dev/kvm cannot be opened: are you in group kvm?"
+            "/dev/kvm cannot be opened: sudo usermod -aG kvm $USER"
         }
-        Kvm::Absent => "no /dev/kvm",
+        Kvm::Absent => "no /dev/kvm: sudo modprobe -a kvm_amd kvm_intel",
     };
     Some(format!(
-        "no hardware virtualization here ({reason}): running in an emulated KVM host"
+        "no hardware virtualization ({reason}): running in an emulated KVM host"
     ))
 }
 

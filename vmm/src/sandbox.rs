@@ -64,6 +64,17 @@ impl Sandbox {
         Ok(Sandbox(Some(Arc::new(calls::Filters::new()?))))
     }
 
+    /// [`Sandbox::enter`] for the threads that the I/O engine makes.
+    pub fn on_start(&self) -> exec::Hook {
+        let sandbox = self.clone();
+        Arc::new(move |kind| {
+            sandbox.enter(match kind {
+                exec::ThreadKind::Io => Thread::Io,
+                exec::ThreadKind::Pool => Thread::Pool,
+            })
+        })
+    }
+
     /// No sandbox at all.
     pub fn off() -> Sandbox {
         Sandbox(None)

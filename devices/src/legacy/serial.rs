@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use vm_superio::Trigger;
-use vm_superio::serial::{NoEvents, SerialState};
+use vm_superio::serial::NoEvents;
 
 use crate::bus::Action;
 use crate::irq::IrqLine;
@@ -31,8 +31,11 @@ const LCR_DLAB: u8 = 1 << 7;
 const FCR_ENABLE: u8 = 1 << 0;
 const FCR_CLEAR_RECEIVE: u8 = 1 << 1;
 const IIR_FIFO: u8 = 0xc0;
-/// Interrupt causes, as IIR has them, and what enables them in IER.
-const CAUSES: [(u8, u8); 2] = [(0b100, 0b01), (0b010, 0b10)];
+const IIR_NONE: u8 = 0b001;
+const IIR_TRANSMITTER_EMPTY: u8 = 0b010;
+const IIR_DATA: u8 = 0b100;
+const IER_DATA: u8 = 0b01;
+const IER_TRANSMITTER_EMPTY: u8 = 0b10;
 
 type Uart = vm_superio::Serial<Arisen, NoEvents, Box<dyn Write + Send>>;
 
@@ -122,14 +125,7 @@ impl Serial {
 
     /// Brings the line up to date.
     fn drive(&self, port: &mut Port) {
-        let SerialState {
-            interrupt_identification: pending,
-            interrupt_enable: enabled,
-            ..
-        } = port.uart.state();
-        let level = CAUSES
-            .iter()
-            .any(|(cause, enable)| pending & cause != 0 && enabled & enable != 0);
+        let level = port.cause().is_some();
         if port.arisen.swap(false, Ordering::Relaxed) {
             self.line.set(false);
         }
@@ -142,6 +138,30 @@ impl Serial {
 }
 
 impl Port {
+    /// The most urgent cause that is pending and enabled, as IIR has it (16550 data sheet, table 4).
+    fn cause(&self) -> Option<u8> {
+        let state = self.uart.state();
+        let enabled = state.interrupt_enable;
+        let emptied = state.interrupt_identification & IIR_TRANSMITTER_EMPTY != 0;
+        if !state.in_buffer.is_empty() && enabled & IER_DATA != 0 {
+            Some(IIR_DATA)
+        } else if emptied && enabled & IER_TRANSMITTER_EMPTY != 0 {
+            Some(IIR_TRANSMITTER_EMPTY)
+        } else {
+            None
+        }
+    }
+
+    /// Reads IIR. That clears an empty transmitter, and only when that is what it says; `vm-superio`
+    /// would clear, and show, both causes at once.
+    fn identify(&mut self) -> u8 {
+        let cause = self.cause();
+        if cause == Some(IIR_TRANSMITTER_EMPTY) {
+            self.uart.read(IIR_FCR);
+        }
+        cause.unwrap_or(IIR_NONE) | if self.fifo { IIR_FIFO } else { 0 }
+    }
+
     fn clear_input(&mut self) {
         let lcr = self.uart.read(LCR);
         // With DLAB set, the data register is another one.
@@ -171,10 +191,10 @@ impl ByteWide for Serial {
         };
         let (value, room) = {
             let mut port = self.port();
-            let mut value = port.uart.read(offset);
-            if offset == IIR_FCR && !port.fifo {
-                value &= !IIR_FIFO;
-            }
+            let value = match offset {
+                IIR_FCR => port.identify(),
+                _ => port.uart.read(offset),
+            };
             self.drive(&mut port);
             (value, port.has_room_again())
         };

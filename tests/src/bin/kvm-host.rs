@@ -1,4 +1,4 @@
-//! `kvm-host [--mem MIB] [--smp N] [--disk IMAGE]... [--timeout SECONDS] -- COMMAND...`
+//! `kvm-host [--mem MIB] [--smp N] [--disk IMAGE]... [--timeout SECONDS] [--] COMMAND...`
 //!
 //! Runs a command on a host with a working KVM: here if there is one, else in an emulated machine, with the same
 //! files (those below the current directory writable), output, input and exit status. Failures of its own: 125; the
@@ -43,12 +43,16 @@ fn run() -> Result<i32> {
                 job.command = args.by_ref().collect();
                 break;
             }
-            _ => bail!("unknown option {arg}"),
+            _ if arg.starts_with('-') => bail!("unknown option {arg}"),
+            _ => {
+                job.command = [arg].into_iter().chain(args.by_ref()).collect();
+                break;
+            }
         }
     }
     if job.command.is_empty() {
         bail!(
-            "usage: kvm-host [--mem MIB] [--smp N] [--disk IMAGE]... [--timeout SECONDS] -- COMMAND..."
+            "usage: kvm-host [--mem MIB] [--smp N] [--disk IMAGE]... [--timeout SECONDS] [--] COMMAND..."
         );
     }
     host::prepare()?;

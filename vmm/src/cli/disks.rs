@@ -170,8 +170,7 @@ impl Disks {
         let node = text(&Tree::Map(rest.clone()), "node-name")
             .map_or_else(|| format!("#{id}"), str::to_owned);
         let tree = options.tree(&origin, rest, &node, &cache)?;
-        let ids = self.drives.iter().map(|other| other.id.as_str());
-        unique(&origin, "id", &id, ids)?;
+        unique(&origin, "id", &id, self.disk_names())?;
         self.add_node(&origin, tree)?;
         self.drives.push(Drive {
             id: id.clone(),
@@ -221,14 +220,20 @@ impl Disks {
         Ok(())
     }
 
+    /// The names of drives and nodes: they are one set, since a device may name either.
+    fn disk_names(&self) -> impl Iterator<Item = &str> {
+        let mut names: Vec<&str> = self.drives.iter().map(|drive| drive.id.as_str()).collect();
+        for tree in &self.blockdevs {
+            node_names(tree, &mut names);
+        }
+        names.into_iter()
+    }
+
     /// Adds a tree of nodes, none of which may have a name that is there already.
     fn add_node(&mut self, origin: &str, tree: Tree) -> Result<(), Error> {
         let mut names = Vec::new();
         node_names(&tree, &mut names);
-        let mut taken = Vec::new();
-        for other in &self.blockdevs {
-            node_names(other, &mut taken);
-        }
+        let mut taken: Vec<&str> = self.disk_names().collect();
         for name in names {
             unique(origin, "node-name", name, taken.iter().copied())?;
             taken.push(name);

@@ -165,14 +165,23 @@ const EVERY_CHECKED: &[(c_long, Check)] = &[
         ),
     ),
     // The terminal is given back by whoever ends the process.
-    (
-        libc::SYS_ioctl,
-        OneOf(
-            1,
-            &[libc::TCGETS, libc::TCSETS, libc::TCSETSW, libc::TCSETSF],
-        ),
-    ),
+    (libc::SYS_ioctl, TERMINAL_IOCTLS),
 ];
+
+/// Terminals: reading and setting their modes (asm-generic/ioctls.h).
+const TERMINAL_IOCTLS: Check = OneOf(
+    1,
+    &[
+        libc::TCGETS,
+        libc::TCSETS,
+        libc::TCSETSW,
+        libc::TCSETSF,
+        0x802c_542a, // TCGETS2
+        0x402c_542b, // TCSETS2
+        0x402c_542c, // TCSETSW2
+        0x402c_542d, // TCSETSF2
+    ],
+);
 
 /// Block devices: discard, zero, and what they are like (linux/fs.h).
 const BLOCK_IOCTLS: Check = OneOf(

@@ -62,7 +62,14 @@ fn input_interrupts_until_it_is_read() {
     assert_eq!(rig.serial.input(b"ab"), 2);
     assert_eq!(rig.line.changes(), [true]);
     assert_eq!(rig.serial.load(2), 0xc4);
-    assert_eq!((rig.serial.load(0), rig.serial.load(0)), (b'a', b'b'));
+    assert_eq!(rig.serial.load(0), b'a');
+    assert_eq!(
+        (rig.serial.load(2), rig.line.changes()),
+        (0xc4, vec![]),
+        "not all of it is read"
+    );
+    assert_eq!(rig.serial.load(0), b'b');
+    assert_eq!(rig.serial.load(2), 0xc1);
     assert_eq!(rig.serial.load(5) & 1, 0);
     assert!(!rig.line.level());
 }
@@ -74,6 +81,19 @@ fn a_second_cause_makes_a_second_edge() {
     assert_eq!(rig.line.changes(), [true], "the transmitter is empty");
     rig.serial.input(b"x");
     assert_eq!(rig.line.changes(), [false, true]);
+}
+
+#[test]
+fn causes_are_told_one_at_a_time_the_most_urgent_first() {
+    let rig = rig();
+    let _ = rig.serial.store(1, 3);
+    rig.serial.input(b"x");
+    assert_eq!((rig.serial.load(2), rig.serial.load(2)), (0xc4, 0xc4));
+    rig.serial.load(0);
+    assert!(rig.line.level());
+    assert_eq!(rig.serial.load(2), 0xc2);
+    assert!(!rig.line.level());
+    assert_eq!(rig.serial.load(2), 0xc1);
 }
 
 #[test]

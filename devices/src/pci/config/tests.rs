@@ -134,3 +134,47 @@ fn status_bits_clear_when_written_1() {
     assert_eq!(config.read(6, 2), 0);
     assert!(config.is_bus_master());
 }
+
+struct NoMsi;
+
+impl crate::irq::MsiSink for NoMsi {
+    fn send(&self, _: crate::irq::MsiMessage) {}
+    fn route(&self, _: crate::irq::MsiMessage) -> Option<Box<dyn crate::irq::MsiRoute>> {
+        None
+    }
+}
+
+#[test]
+fn msix_is_a_capability_with_a_bar_and_a_control_register() {
+    let interrupts = Interrupts::new(Arc::new(NoMsi), 5);
+    let mut builder = PciConfig::builder(Identity {
+        vendor: 1,
+        device: 2,
+        class: 0,
+        revision: 0,
+        subsystem_vendor: 0,
+        subsystem: 0,
+    });
+    let kind = BarKind::Memory32 {
+        prefetchable: false,
+    };
+    builder.interrupts(&interrupts, 1, Some((1, kind)));
+    let config = builder.build();
+    assert_eq!(config.pin(), 1);
+    assert_eq!(config.read(0x40, 4), 0x0004_0011);
+    assert_eq!((config.read(0x44, 4), config.read(0x48, 4)), (1, 0x801));
+    assert_eq!(config.bars()[1].as_ref().unwrap().size, 0x1000);
+    config.write(0x42, 2, 0xffff);
+    assert_eq!(config.read(0x42, 2), 0xc004);
+    assert!(interrupts.is_msix());
+    config.reset();
+    assert!(!interrupts.is_msix());
+    interrupts.raise(0);
+    assert_eq!(
+        config.read(6, 2),
+        0x18,
+        "interrupt status beside the capabilities bit"
+    );
+    config.write(4, 2, u32::from(command::INTX_DISABLE));
+    assert_eq!(config.read(4, 4), 0x0018_0400);
+}

@@ -1,21 +1,12 @@
 use super::*;
-
-#[derive(Default)]
-struct Line(Mutex<Vec<bool>>);
-
-impl IrqLine for Line {
-    fn set(&self, level: bool) {
-        let mut log = self.0.lock().unwrap();
-        if log.last().copied().unwrap_or(false) != level {
-            log.push(level);
-        }
-    }
-}
+use crate::legacy::tests::Line;
 
 /// Keeps what is sent; routes share the same record.
 #[derive(Default)]
 struct Sink {
     sent: Arc<Mutex<Vec<MsiMessage>>>,
+    /// How many of those took no route.
+    slow: Arc<Mutex<usize>>,
     no_routes: bool,
 }
 
@@ -24,6 +15,7 @@ struct Route(Arc<Mutex<Vec<MsiMessage>>>, Mutex<MsiMessage>);
 impl MsiSink for Sink {
     fn send(&self, message: MsiMessage) {
         self.sent.lock().unwrap().push(message);
+        *self.slow.lock().unwrap() += 1;
     }
     fn route(&self, message: MsiMessage) -> Option<Box<dyn MsiRoute>> {
         (!self.no_routes)
@@ -84,7 +76,7 @@ impl Rig {
             .collect()
     }
     fn pin(&self) -> Vec<bool> {
-        self.line.0.lock().unwrap().drain(..).collect()
+        self.line.changes()
     }
     fn pending(&self) -> u64 {
         self.interrupts.read(0x800, 8)
@@ -127,6 +119,11 @@ fn enabling_msix_releases_the_pin_and_sends_messages() {
         data: 0x31,
     };
     assert_eq!(*rig.sent.lock().unwrap(), [message]);
+    rig.interrupts.configure(MASTER, CONTROL_MASK);
+    assert!(!rig.interrupts.is_msix());
+    assert_eq!(rig.pin(), [true], "the cause is still there");
+    rig.interrupts.configure(MASTER, CONTROL_ENABLE);
+    assert_eq!(rig.pin(), [false]);
     assert!(rig.pin().is_empty());
 }
 
@@ -158,7 +155,7 @@ fn a_rewritten_entry_sends_the_new_message_with_and_without_routes() {
             no_routes,
             ..Sink::default()
         };
-        let sent = sink.sent.clone();
+        let (sent, slow) = (sink.sent.clone(), sink.slow.clone());
         let interrupts = Interrupts::new(Arc::new(sink), 1);
         let rig = Rig {
             interrupts,
@@ -171,6 +168,7 @@ fn a_rewritten_entry_sends_the_new_message_with_and_without_routes() {
         let _ = rig.interrupts.write(8, 4, 2);
         rig.interrupts.raise(0);
         assert_eq!(rig.sent(), [1, 2]);
+        assert_eq!(*slow.lock().unwrap(), if no_routes { 2 } else { 0 });
         rig.interrupts.reset();
         rig.interrupts.raise(0);
         assert_eq!((rig.sent(), rig.pending()), (vec![], 1));
