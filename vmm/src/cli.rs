@@ -102,7 +102,7 @@ fn config(args: &Args) -> Result<Config, Error> {
     let memory = machine::memory(args)?;
     let cpus = machine::cpus(args)?;
     let cpu_model = machine::cpu_model(args)?;
-    let disks = disks::read(args)?;
+    let disks = disks::read(args, u16::try_from(cpus.cpus).unwrap_or(u16::MAX))?;
     let uuid = match args.text("uuid")? {
         None => None,
         Some(text) => Some(text.parse().map_err(|_| {

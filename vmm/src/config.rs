@@ -32,9 +32,9 @@ pub struct Config {
     pub sandbox: Sandbox,
     /// `-object iothread,id=`, in order.
     pub iothreads: Vec<IoThread>,
-    /// `-blockdev`, and the back ends of `-drive`, in order: trees for the block graph.
-    pub blockdevs: Vec<block::options::Tree>,
-    /// `-drive`: a root node of `blockdevs` with what belongs to the disk and not to the node.
+    /// `-blockdev`, in order. All of them are made before `drives`.
+    pub blockdevs: Vec<Blockdev>,
+    /// `-drive`, in order.
     pub drives: Vec<Drive>,
     /// `-device`, and the front ends of `-drive if=`, in order.
     pub devices: Vec<Device>,
@@ -106,21 +106,29 @@ pub struct IoThread {
     pub poll_max_ns: Option<u64>,
 }
 
-/// A disk's back end as `-drive` describes it.
+/// `-blockdev`.
+#[derive(Clone, Debug)]
+pub struct Blockdev {
+    /// The node and those described inside it.
+    pub options: block::options::Tree,
+    /// How the option is named in messages: `-blockdev #1`.
+    pub origin: String,
+}
+
+/// `-drive`.
 #[derive(Clone, Debug)]
 pub struct Drive {
-    /// `id=`, or the generated one.
-    pub id: String,
-    /// The root node.
-    pub node: String,
-    /// Guests may not write.
-    pub read_only: bool,
-    /// The device's volatile write cache (`cache=`): off means that each write is stable when it completes.
-    pub write_cache: bool,
-    /// The device's serial number.
-    pub serial: Option<String>,
+    /// The nodes and what belongs to the disk. It has an id, given or generated, and an index.
+    pub config: block::DriveConfig,
     /// How the option is named in messages: `-drive #2`.
     pub origin: String,
+}
+
+impl Drive {
+    /// Its name.
+    pub fn id(&self) -> Option<&str> {
+        self.config.id.as_deref()
+    }
 }
 
 /// A device to be plugged in.

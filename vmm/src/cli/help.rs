@@ -103,7 +103,7 @@ fn of_option(option: &str) -> String {
             schema(&mut text, disks::IoThreadOptions::SCHEMA);
         }
         "blockdev" => text.push_str(&disks::blockdev_help()),
-        "drive" => schema(&mut text, disks::DriveOptions::SCHEMA),
+        "drive" => text.push_str(&disks::drive_help()),
         _ => {
             if let Some(keys) = machine::schema(option) {
                 schema(&mut text, keys);

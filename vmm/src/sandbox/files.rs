@@ -73,8 +73,10 @@ pub fn of(config: &Config) -> Vec<Grant> {
         .collect();
     grants.push(grant(&config.boot.kernel, Access::Read));
     grants.extend(config.boot.initrd.iter().map(|p| grant(p, Access::Read)));
-    for tree in &config.blockdevs {
-        images(tree, &mut grants);
+    let drives = config.drives.iter().map(|drive| &drive.config.node);
+    let nodes = config.blockdevs.iter().map(|blockdev| &blockdev.options);
+    for tree in nodes.chain(drives) {
+        images(tree, false, &mut grants);
     }
     grants.extend(
         config
@@ -94,28 +96,27 @@ pub fn of(config: &Config) -> Vec<Grant> {
     grants
 }
 
-/// The files of a block node and of those below it.
-fn images(node: &Tree, grants: &mut Vec<Grant>) {
+/// The files of a block node and of those below it, which are read-only if it is and they do not say.
+fn images(node: &Tree, read_only: bool, grants: &mut Vec<Grant>) {
     let Some(members) = node.as_map() else {
         return;
     };
+    let read_only = match members.get("read-only") {
+        Some(Tree::Bool(on)) => *on,
+        Some(Tree::Text(word)) => word == "on",
+        _ => read_only,
+    };
     if let Some(Tree::Text(path) | Tree::Str(path)) = members.get("filename") {
-        let read_only = match members.get("read-only") {
-            Some(Tree::Bool(on)) => *on,
-            Some(Tree::Text(word)) => word == "on",
-            _ => false,
-        };
         grants.push(Grant {
             path: PathBuf::from(path),
-            access: if read_only {
-                Access::Read
-            } else {
-                Access::Write
+            access: match read_only {
+                true => Access::Read,
+                false => Access::Write,
             },
         });
     }
     for (_, member) in members.iter() {
-        images(member, grants);
+        images(member, read_only, grants);
     }
 }
 
