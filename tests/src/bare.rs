@@ -1,7 +1,8 @@
 //! A guest without an operating system, for measuring the VMM alone (`tests/guest`).
 
 use std::env;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use anyhow::Result;
 
@@ -20,20 +21,24 @@ const FLAGS: [&str; 6] = [
 ];
 
 /// Its ELF file, built if need be.
-pub fn build() -> Result<PathBuf> {
-    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(
-        || concat!(env!("CARGO_MANIFEST_DIR"), "/../target").into(),
-        PathBuf::from,
-    );
+pub fn path() -> Result<&'static Path> {
+    static PATH: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let path = PATH.get_or_init(|| build().map_err(|error| format!("{error:#}")));
+    path.as_deref()
+        .map_err(|error| anyhow::anyhow!("cannot build the bare guest: {error}"))
+}
+
+fn build() -> Result<PathBuf> {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let target =
+        env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace.join("target"), PathBuf::from);
     let mut cargo = spindle::cargo();
-    cargo
-        .args([
-            "rustc",
-            "--manifest-path",
-            PACKAGE,
-            "--release",
-            "--target-dir",
-        ])
-        .arg(target.join("guest"));
-    spindle::executable(&mut cargo, "guest", &FLAGS)
+    cargo.args([
+        "rustc",
+        "--manifest-path",
+        PACKAGE,
+        "--release",
+        "--target-dir",
+    ]);
+    spindle::executable(cargo.arg(target.join("guest")), "guest", &FLAGS)
 }

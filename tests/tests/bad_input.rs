@@ -22,7 +22,7 @@ impl Files {
         let directory = tempfile::tempdir().unwrap();
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
         fs::write(directory.path().join("disk"), IMAGE).unwrap();
-        fs::copy(bare::build().unwrap(), directory.path().join("kernel")).unwrap();
+        fs::copy(bare::path().unwrap(), directory.path().join("kernel")).unwrap();
         let kernel = directory.path().join("kernel").display().to_string();
         Self { directory, kernel }
     }
@@ -112,7 +112,7 @@ fn unreadable_files() {
             &format!("secret-{name}"),
             &fs::read(files.path("kernel")).unwrap(),
         );
-        fs::set_permissions(secret, fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(secret, fs::Permissions::from_mode(0o000)).unwrap();
     }
     let binary = files.path("spindle");
     fs::copy(spindle::path().unwrap(), &binary).unwrap();

@@ -41,13 +41,13 @@ fn run() -> Result<ExitCode> {
         .map_or(Ok(RUNS), |runs| runs.parse())
         .context("usage: figures [RUNS]")?;
     let spindle = spindle::build("release")?;
-    let guest = bare::build()?;
+    let guest = bare::path()?;
     if host::kvm() != Kvm::Absent {
-        return measure(&spindle, &guest, runs);
+        return measure(&spindle, guest, runs);
     }
     host::prepare()?;
     let this = env::current_exe()?;
-    let words = [&this, &spindle, &guest].map(|path| path.display().to_string());
+    let words = [&*this, &*spindle, guest].map(|path| path.display().to_string());
     let command = words.into_iter().chain([runs.to_string()]).collect();
     match host::run_attached(&Job::new(command), None)? {
         Ended::Status(0) => Ok(ExitCode::SUCCESS),

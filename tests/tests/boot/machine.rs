@@ -99,7 +99,7 @@ fn panic_is_reported(kit: &Kit) -> Result<()> {
     guest.send("echo c > /proc/sysrq-trigger")?;
     let status = guest.wait()?;
     ensure!(
-        status == 3,
+        status == 4,
         "spindle ended with {status} after the guest's panic"
     );
     Ok(())
