@@ -44,7 +44,7 @@ pub enum ThreadKind {
     Pool,
 }
 
-/// Called first thing on each thread made here; the VMM confines the thread in it. An error on an I/O thread fails
+/// Called on each thread made here before it runs any task; the VMM confines the thread in it. An error on an I/O thread fails
 /// [`IoThread::spawn`](crate::IoThread::spawn); on a pool thread, where nobody could be told, it is a panic.
 pub type Hook = Arc<dyn Fn(ThreadKind) -> io::Result<()> + Send + Sync>;
 
@@ -71,7 +71,7 @@ pub struct Config {
     pub clock: Arc<dyn Clock>,
     /// The longest that it polls before it sleeps; zero never polls.
     pub poll_max: Duration,
-    /// Called first thing on each thread that is made.
+    /// Called on each thread that is made before it runs any task.
     pub on_start: Option<Hook>,
     /// The most threads its pool may have at a time.
     pub pool_threads: usize,

@@ -54,9 +54,11 @@ impl IoThread {
             .name(config.name.clone())
             .spawn(move || {
                 let hook = config.on_start.clone();
-                let made = hook
-                    .map_or(Ok(()), |hook| hook(ThreadKind::Io))
-                    .and_then(|()| Executor::new(config));
+                // The ring first: confined threads make none.
+                let made = Executor::new(config).and_then(|executor| {
+                    hook.map_or(Ok(()), |hook| hook(ThreadKind::Io))
+                        .map(|()| executor)
+                });
                 match made {
                     Ok(executor) => {
                         // The spawner waits for this.

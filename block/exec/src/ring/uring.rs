@@ -4,6 +4,8 @@
 //!   enters with GETEVENTS, so `is_ready` also looks at the TASKRUN flag. Older kernels get COOP_TASKRUN or nothing.
 //! - Leaves are registered in a sparse table the first time they are used here; slot = the leaf's index. A slot is
 //!   emptied when the leaf is dropped, else the ring would keep the file open.
+//! - The ring is restricted (5.10) to the operations of this file before it is enabled: what goes through a ring passes
+//!   no seccomp filter, so a subverted thread must not find open or connect in it.
 //! - Watches are multishot polls, which are edge-triggered; the executor re-arms one that completes without F_MORE.
 
 use std::collections::VecDeque;
@@ -12,7 +14,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
 use io_uring::types::{Fd, Fixed, FsyncFlags, SubmitArgs, Timespec};
-use io_uring::{IoUring, cqueue, opcode, squeue};
+use io_uring::{IoUring, cqueue, opcode, register::Restriction, squeue};
 
 use super::{Completion, IGNORE, Ring, Wait};
 use crate::file::Leaf;
@@ -40,7 +42,11 @@ impl Uring {
     pub(crate) fn new() -> io::Result<Self> {
         let builder = || {
             let mut builder = IoUring::builder();
-            builder.setup_clamp().setup_cqsize(COMPLETIONS).dontfork();
+            builder
+                .setup_clamp()
+                .setup_cqsize(COMPLETIONS)
+                .setup_r_disabled()
+                .dontfork();
             builder
         };
         let ring = builder()
@@ -74,6 +80,8 @@ impl Uring {
         let messages = ring.submitter().register_probe(&mut probe).is_ok()
             && params.is_setup_single_issuer()
             && probe.is_supported(opcode::MsgRingData::CODE);
+        restrict(&ring)?;
+        ring.submitter().register_enable_rings()?;
         Ok(Self {
             ring,
             backlog: VecDeque::new(),
@@ -118,6 +126,31 @@ impl Uring {
         leaf.registered_here();
         Some(Fixed(index))
     }
+}
+
+/// What may be asked of a ring from here on.
+fn restrict(ring: &IoUring) -> io::Result<()> {
+    const OPERATIONS: [u8; 10] = [
+        opcode::Nop::CODE,
+        opcode::Read::CODE,
+        opcode::Readv::CODE,
+        opcode::Write::CODE,
+        opcode::Writev::CODE,
+        opcode::Fsync::CODE,
+        opcode::Fallocate::CODE,
+        opcode::AsyncCancel::CODE,
+        opcode::PollAdd::CODE,
+        opcode::MsgRingData::CODE,
+    ];
+    // IORING_REGISTER_EVENTFD, IORING_REGISTER_FILES_UPDATE (linux/io_uring.h).
+    const REGISTRATIONS: [u8; 2] = [4, 6];
+    // IOSQE_FIXED_FILE.
+    let flags = Restriction::sqe_flags_allowed(1);
+    let operations = OPERATIONS.map(Restriction::sqe_op);
+    let registrations = REGISTRATIONS.map(Restriction::register_op);
+    let mut all: Vec<Restriction> = operations.into_iter().chain(registrations).collect();
+    all.push(flags);
+    ring.submitter().register_restrictions(&mut all)
 }
 
 /// Builds an entry on a registered slot or on the plain descriptor.
@@ -324,5 +357,36 @@ impl Ring for Uring {
             // Emptying a slot that is in use cannot fail but for memory, and then the next use of the slot replaces it.
             let _ = self.ring.submitter().register_files_update(index, &[-1]);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What an attacker would use a ring for.
+    #[test]
+    fn a_ring_opens_nothing() {
+        let Ok(mut ring) = Uring::new() else {
+            // Where io_uring is refused there is nothing to restrict.
+            return;
+        };
+        let path = c"/etc/passwd";
+        let open = opcode::OpenAt::new(Fd(libc::AT_FDCWD), path.as_ptr()).build();
+        let socket = opcode::Socket::new(libc::AF_UNIX, libc::SOCK_STREAM, 0).build();
+        let linked = opcode::Nop::new().build().flags(squeue::Flags::IO_LINK);
+        for (what, entry) in [("open", open), ("socket", socket), ("link", linked)] {
+            ring.queue(entry.user_data(7));
+            let mut done = Vec::new();
+            while done.is_empty() {
+                ring.enter(Wait::Until(None), &mut done).unwrap();
+            }
+            assert_eq!(done[0].result, -i64::from(libc::EACCES), "{what}");
+        }
+        let again = ring
+            .ring
+            .submitter()
+            .register_restrictions(&mut [Restriction::sqe_op(18)]);
+        assert!(again.is_err());
     }
 }
