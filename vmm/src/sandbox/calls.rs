@@ -4,9 +4,8 @@
 //! under it. Arguments are checked where the same call does good and harm: ioctl by number, memory
 //! never executable, signals only to this process, new tasks only as threads.
 //!
-//! Operations that a ring does pass no filter; no ring operation that spindle submits opens, connects
-//! or executes, and what a subverted thread could still open through a ring is bounded by
-//! [`super::files`].
+//! What is asked of a ring passes no filter: each ring is restricted to reading, writing, flushing and
+//! polling when it is made, and no thread can make another.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -98,7 +97,6 @@ const EXECUTOR: &[c_long] = &[
     libc::SYS_epoll_wait,
     libc::SYS_io_uring_enter,
     libc::SYS_io_uring_register,
-    libc::SYS_io_uring_setup,
     libc::SYS_timerfd_create,
     libc::SYS_timerfd_settime,
 ];

@@ -100,6 +100,10 @@ const DEEDS: &[Deed] = &[
         // SAFETY: the call is refused before it looks at its argument.
         unsafe { libc::ioctl(0, libc::TIOCSTI, b"x".as_ptr()) };
     }),
+    ("make a ring", libc::SYS_io_uring_setup, || {
+        // SAFETY: the call is refused before it looks at its argument.
+        unsafe { libc::syscall(libc::SYS_io_uring_setup, 1, std::ptr::null::<u8>()) };
+    }),
     ("trace", libc::SYS_ptrace, || {
         // SAFETY: no effect on memory.
         unsafe { libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0) };
