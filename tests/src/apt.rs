@@ -140,6 +140,15 @@ fn unpack(debs: &Path, into: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Whether this is Ubuntu, or made from it, and not another Debian.
+pub fn is_ubuntu() -> bool {
+    let id = |line: &&str| line.starts_with("ID=") || line.starts_with("ID_LIKE=");
+    distribution()
+        .lines()
+        .filter(id)
+        .any(|line| line.contains("ubuntu"))
+}
+
 fn distribution() -> &'static str {
     static ID: OnceLock<String> = OnceLock::new();
     ID.get_or_init(|| fs::read_to_string("/etc/os-release").unwrap_or_default())

@@ -281,6 +281,28 @@ pub fn run_attached(job: &Job, deadline: Option<Instant>) -> Result<Ended> {
     Ok(ended)
 }
 
+/// For a test program that needs any KVM, be it a software one: where there is none, runs the whole program on an
+/// emulated host, with these variables set to files built here. Its status, if so.
+pub fn elsewhere(variables: &[(&str, &Path)]) -> Result<Option<i32>> {
+    if kvm() != Kvm::Absent {
+        return Ok(None);
+    }
+    prepare()?;
+    let variables = variables
+        .iter()
+        .map(|(name, file)| format!("{name}={}", file.display()));
+    let this = std::env::current_exe()?.display().to_string();
+    let command = ["env".to_owned()]
+        .into_iter()
+        .chain(variables)
+        .chain([this]);
+    let job = Job::new(command.chain(std::env::args().skip(1)).collect());
+    match run_attached(&job, Some(Instant::now() + Duration::from_secs(300)))? {
+        Ended::Status(status) => Ok(Some(status)),
+        Ended::Late => anyhow::bail!("the emulated KVM host was too slow"),
+    }
+}
+
 /// Copies on a thread, each piece as it comes.
 fn pump(
     mut from: impl Read + Send + 'static,

@@ -81,23 +81,22 @@ fn version(release: &str) -> Vec<u64> {
 }
 
 fn fetch() -> Result<(String, PathBuf, PathBuf)> {
-    // The metapackage of the distribution: Debian's, then Ubuntu's.
-    let (meta, image) = ["linux-image-amd64", "linux-image-generic"]
+    let ubuntu = apt::is_ubuntu();
+    let meta = if ubuntu {
+        "linux-image-generic"
+    } else {
+        "linux-image-amd64"
+    };
+    let image = apt::depends(meta)?
         .into_iter()
-        .find_map(|meta| {
-            let image = apt::depends(meta)
-                .ok()?
-                .into_iter()
-                .find(|name| name.starts_with("linux-image-"))?;
-            Some((meta, image))
-        })
-        .context("the distribution offers neither linux-image-amd64 nor linux-image-generic")?;
+        .find(|name| name.starts_with("linux-image-"));
+    let image = image.with_context(|| format!("{meta} names no kernel"))?;
     let release = image
         .trim_start_matches("linux-image-")
         .trim_start_matches("unsigned-")
         .to_owned();
     let mut packages = vec![image];
-    if meta == "linux-image-generic" {
+    if ubuntu {
         // Ubuntu splits the modules off, and some of ours may be among the "extra" ones.
         packages.extend([
             format!("linux-modules-{release}"),

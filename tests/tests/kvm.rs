@@ -17,7 +17,7 @@ use devices::bus::{Action, Bus, Mmio, Priority};
 use devices::irq::{Doorbell, MsiMessage};
 use devices::memory::GuestRam;
 use libtest_mimic::{Arguments, Failed, Trial};
-use tests::host::{self, Ended, Job, Kvm};
+use tests::host;
 use vm_memory::{Bytes, GuestAddress};
 use vmm::kvm::Board;
 use vmm::kvm::host::Host;
@@ -33,13 +33,19 @@ const LOG: u16 = 0x3f8;
 
 fn main() -> ExitCode {
     let args = Arguments::from_args();
-    let lacking = match Host::open() {
-        Err(_) if !args.list && host::kvm() == Kvm::Absent => match elsewhere() {
-            Ok(status) => return ExitCode::from(u8::from(status != 0)),
-            Err(error) => Some(format!("{error:#}")),
-        },
-        other => other.err().map(|error| error.to_string()),
+    let moved = if args.list {
+        Ok(None)
+    } else {
+        host::elsewhere(&[])
     };
+    if let Ok(Some(status)) = moved {
+        return ExitCode::from(u8::from(status != 0));
+    }
+    let open = Host::open().map_err(|error| error.to_string());
+    let lacking = moved
+        .map_err(|error| format!("{error:#}"))
+        .err()
+        .or(open.err());
     let required = std::env::var_os("SPINDLE_TEST_REQUIRE").is_some_and(|value| value == "all");
     let test = |name: &str, run: fn() -> Result<(), Failed>| {
         let trial = Trial::test(name, run).with_ignored_flag(lacking.is_some() && !required);
@@ -60,17 +66,6 @@ fn main() -> ExitCode {
         ],
     )
     .exit_code()
-}
-
-/// Runs this program on an emulated KVM host: its status.
-fn elsewhere() -> anyhow::Result<i32> {
-    host::prepare()?;
-    let this = std::env::current_exe()?.display().to_string();
-    let job = Job::new([this].into_iter().chain(std::env::args().skip(1)).collect());
-    match host::run_attached(&job, Some(Instant::now() + 3 * MINUTE))? {
-        Ended::Status(status) => Ok(status),
-        Ended::Late => anyhow::bail!("the emulated KVM host was too slow"),
-    }
 }
 
 /// Logs stores, answers loads with 0x5a in each byte, and ends the guest at [`EXIT`].
