@@ -120,6 +120,16 @@ struct State {
     queues: Vec<QueueState>,
 }
 
+impl State {
+    /// The features that are in force: none before both sides agreed.
+    fn agreed(&self) -> u64 {
+        match self.status & status::FEATURES_OK {
+            0 => 0,
+            _ => self.driver_features,
+        }
+    }
+}
+
 /// One queue's registers (§4.1.4.3).
 struct QueueState {
     layout: Layout,
@@ -301,8 +311,10 @@ impl PciDevice for VirtioPci {
 }
 
 impl Drop for VirtioPci {
+    /// Queues end by themselves: their tasks outlive the function as long as requests are in flight.
     fn drop(&mut self) {
         self.registers.place_doorbells(None);
+        self.registers.reset();
     }
 }
 
@@ -535,7 +547,7 @@ impl Mmio for Registers {
         match offset.wrapping_sub(page) {
             0 => self.write_common(page, size, value),
             DEVICE => {
-                let features = self.state().driver_features;
+                let features = self.state().agreed();
                 self.device.write_config(page, size, value, features);
             }
             NOTIFY => {

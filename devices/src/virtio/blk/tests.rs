@@ -431,6 +431,7 @@ fn discard_limits_are_never_zero() {
 #[test]
 fn the_write_cache_is_the_driver_s_until_the_reset() {
     let disk = Disk::new("driver=null-co,size=1M", "", 1);
+    disk.rig.write(12, 4, flag(11));
     disk.rig.write(CONFIG + 32, 1, 0);
     assert!(disk.drive.write_cache(), "nothing was agreed on yet");
     let disk = disk.start();

@@ -105,7 +105,7 @@ impl Registers {
                 }
             }
             (QUEUE_RESET, 2) if word == 1 => {
-                let agreed = state.driver_features & feature::RING_RESET != 0;
+                let agreed = state.agreed() & feature::RING_RESET != 0;
                 self.reset_queue(&mut state, agreed);
             }
             (QUEUE_SIZE, 2) => {

@@ -312,6 +312,38 @@ fn no_bus_master_no_access_to_memory() {
 }
 
 #[test]
+fn a_function_that_is_unplugged_ends_its_queues() {
+    let (rig, slow) = rig(1);
+    let mut driver = rig.start(1, 0).remove(0);
+    offer(&mut driver, 0);
+    rig.kick(0);
+    until("it has begun", || slow.begun() == 1);
+    let (function, action) = rig.host.remove(rig.at).unwrap();
+    let Action::Wait(ticket) = action else {
+        panic!("a request is in flight");
+    };
+    drop(function);
+    assert_eq!(rig.doorbells(), []);
+    slow.permits.release(1);
+    ticket.wait();
+    until("it is reset", || slow.resets.load(Ordering::SeqCst) == 1);
+    assert_eq!(driver.used_index(), 0);
+    rig.end();
+}
+
+#[test]
+fn cve_2021_3750_a_buffer_in_a_register_is_refused() {
+    let (rig, slow) = rig(1);
+    let mut driver = rig.start(1, 0).remove(0);
+    slow.permits.release(1);
+    driver.offer(0, &[(DATA, 16, false), (BASE + 20, 1, true)]);
+    rig.kick(0);
+    until("the device needs a reset", || rig.status() == 15 | 64);
+    assert_eq!(slow.begun(), 0);
+    rig.end();
+}
+
+#[test]
 fn cve_2026_5747_a_running_queue_cannot_be_changed() {
     let (rig, slow) = rig(2);
     let mut drivers = rig.start(2, 0);
