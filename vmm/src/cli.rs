@@ -158,12 +158,14 @@ fn boot(args: &Args) -> Result<Boot, Error> {
 /// The serial port, as `-nographic`, `-nodefaults`, `-display` and `-serial` together mean it.
 fn console(args: &Args) -> Result<Serial, Error> {
     let mut given = args.all("serial");
-    if let Some(second) = given.nth(1) {
+    let first = given.next();
+    // Further ports are not there: that may be said.
+    if let Some(more) = given.find(|more| more.value != "none") {
         let what = "there is one serial port in this build; give -serial once";
-        return Err(wrong(&second.origin(), what));
+        return Err(wrong(&more.origin(), what));
     }
-    if let Some(text) = args.text("serial")? {
-        return serial::parse(text);
+    if let Some(first) = first {
+        return serial::parse(first.text()?);
     }
     match (
         args.flag("nodefaults"),

@@ -12,10 +12,15 @@
 //! | 4 | the guest reported a panic |
 //! | 2v+1 | the guest wrote v to `isa-debug-exit` |
 
-use std::io::Write;
+use std::fmt;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
+use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::registry::LookupSpan;
 use vmm::cli::{self, Request};
 use vmm::config::Config;
 use vmm::console::terminal;
@@ -38,8 +43,7 @@ fn main() -> ExitCode {
     match ended {
         Ok(status) => ExitCode::from(status),
         Err(error) => {
-            let line: String = error.to_string().chars().map(printable).collect();
-            let _ = writeln!(std::io::stderr(), "spindle: {line}");
+            let _ = writeln!(std::io::stderr(), "spindle: {}", line(&error));
             match error.kind() {
                 Kind::User => ExitCode::from(1),
                 Kind::Host => ExitCode::from(2),
@@ -61,22 +65,58 @@ fn run(config: &Config) -> Result<u8, Error> {
 }
 
 /// Messages go to stderr; `SPINDLE_LOG` or `RUST_LOG` says which, warnings and errors without them.
+/// Those who ask for more get times and origins, too.
 fn log() {
-    let filter = ["SPINDLE_LOG", "RUST_LOG"]
+    let asked = ["SPINDLE_LOG", "RUST_LOG"]
         .iter()
-        .find_map(|name| EnvFilter::try_from_env(name).ok())
-        .unwrap_or_else(|| EnvFilter::new("warn"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        .find_map(|name| EnvFilter::try_from_env(name).ok());
+    let plain = asked.is_none();
+    let logger = tracing_subscriber::fmt()
+        .with_env_filter(asked.unwrap_or_else(|| EnvFilter::new("warn")))
         .with_writer(std::io::stderr)
-        .with_target(false)
-        .init();
+        .with_ansi(std::io::stderr().is_terminal());
+    match plain {
+        true => logger.event_format(Plain).init(),
+        false => logger.init(),
+    }
 }
 
-/// One line stays one line, whatever a file is called.
-fn printable(character: char) -> char {
-    match character.is_control() {
+/// `spindle: warning: ...`: a message as errors look.
+struct Plain;
+
+impl<S, N> FormatEvent<S, N> for Plain
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        match *event.metadata().level() {
+            Level::ERROR => writer.write_str("spindle: ")?,
+            _ => writer.write_str("spindle: warning: ")?,
+        }
+        context.format_fields(writer.by_ref(), event)?;
+        writeln!(writer)
+    }
+}
+
+/// The error as one line, whatever a file is called, in words and without numbers for them.
+fn line(error: &Error) -> String {
+    let text = error.to_string();
+    let text = match text.split_once(" (os error ") {
+        Some((before, after)) => {
+            let rest = after.split_once(')').map_or("", |(_, rest)| rest);
+            format!("{before}{rest}")
+        }
+        None => text,
+    };
+    let printable = |character: char| match character.is_control() {
         true => ' ',
         false => character,
-    }
+    };
+    text.chars().map(printable).collect()
 }

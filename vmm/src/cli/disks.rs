@@ -77,8 +77,8 @@ impl Disks {
         let origin = given.origin();
         let mut config =
             DriveConfig::parse(given.text()?).map_err(|error| wrong(&origin, error))?;
-        let interface = plugged(&config).map_err(|reason| wrong(&origin, reason))?;
         check_node(&config.node, &[DriveOptions::SCHEMA]).map_err(|error| wrong(&origin, error))?;
+        let interface = plugged(&config).map_err(|reason| wrong(&origin, reason))?;
         let index = match config.index {
             None => (0..)
                 .find(|index| !self.has_index(interface, *index))

@@ -169,6 +169,7 @@ fn serial_ports() {
         ("-serial unix:/s,server=on,wait=off", unix("/s", false)),
         ("-serial unix:/s,server,nowait", unix("/s", false)),
         ("-serial pty", Serial::Pty),
+        ("-serial pty -serial none", Serial::Pty),
         ("-nographic -serial null", Serial::Null),
         ("-nographic -serial none", Serial::None),
     ] {
