@@ -1,6 +1,8 @@
 //! The board, its processors and its memory.
 
-use block::options::{Options, nearest, parse_size};
+use arch::x86_64::cpuid::Model;
+use arch::x86_64::topology::{Smp, Topology};
+use block::options::{Options, parse_size};
 
 use super::{args::Args, host, options, wrong};
 use crate::config::Cpus;
@@ -13,9 +15,6 @@ const DEFAULT_MEMORY: u64 = 128 * MIB;
 
 /// The least RAM: below 1 MiB are our own tables, above it a kernel.
 const LEAST_MEMORY: u64 = 2 * MIB;
-
-/// The most processors: local APIC identifiers have 8 bits, and 255 is everybody.
-const MOST_CPUS: u32 = 255;
 
 block::options! {
     /// The board.
@@ -225,74 +224,27 @@ pub(super) fn memory(args: &Args) -> Result<u64, Error> {
 /// Processors and their arrangement.
 pub(super) fn cpus(args: &Args) -> Result<Cpus, Error> {
     let given: SmpOptions = options("-smp", args.text("smp")?.unwrap_or("1"), Some("cpus"))?;
-    arrange(&given).map_err(|reason| wrong("-smp", reason))
-}
-
-fn arrange(given: &SmpOptions) -> Result<Cpus, String> {
-    let all = [
-        ("cpus", given.cpus),
-        ("sockets", given.sockets),
-        ("dies", given.dies),
-        ("clusters", given.clusters),
-        ("modules", given.modules),
-        ("cores", given.cores),
-        ("threads", given.threads),
-        ("maxcpus", given.maxcpus),
-    ];
-    for (key, number) in all {
-        if number == Some(0) {
-            return Err(format!(
-                "'{key}': a machine without processors cannot run; use 1 or more"
-            ));
-        }
-        if number.is_some_and(|number| number > MOST_CPUS) {
-            return Err(format!(
-                "'{key}': more than {MOST_CPUS} processors are not in this build"
-            ));
-        }
-    }
     for (key, number) in [("clusters", given.clusters), ("modules", given.modules)] {
         if number.is_some_and(|number| number != 1) {
-            return Err(format!(
-                "'{key}': is not in this build; use sockets, dies, cores and threads"
-            ));
+            let what = format!("'{key}': is not in this build; use sockets, dies, cores, threads");
+            return Err(wrong("-smp", what));
         }
     }
-    let one = |number: Option<u32>| number.unwrap_or(1);
-    // Each is at most 255, so the products fit.
-    let known = one(given.sockets) * one(given.dies) * one(given.threads);
-    let cpus = given
-        .cpus
-        .or(given.maxcpus)
-        .unwrap_or(known * one(given.cores));
-    let (sockets, cores) = match (given.sockets, given.cores) {
-        (sockets, Some(cores)) => {
-            let rest = one(given.dies) * one(given.threads) * cores;
-            (sockets.unwrap_or((cpus / rest).max(1)), cores)
-        }
-        (sockets, None) => (one(sockets), (cpus / known).max(1)),
-    };
-    let (dies, threads) = (one(given.dies), one(given.threads));
-    let product = u64::from(sockets) * u64::from(dies) * u64::from(cores) * u64::from(threads);
-    if given.maxcpus.is_some_and(|most| most != cpus) {
-        return Err("'maxcpus': no processor hotplug in this build; leave maxcpus out".into());
-    }
-    if product != u64::from(cpus) {
-        return Err(format!(
-            "sockets ({sockets}) * dies ({dies}) * cores ({cores}) * threads ({threads}) is {product} and not cpus ({cpus})"
-        ));
-    }
-    if cpus > MOST_CPUS {
-        return Err(format!(
-            "'cpus': more than {MOST_CPUS} processors are not in this build"
-        ));
-    }
+    let topology = Topology::new(Smp {
+        cpus: given.cpus,
+        maxcpus: given.maxcpus,
+        sockets: given.sockets,
+        dies: given.dies,
+        cores: given.cores,
+        threads: given.threads,
+    })
+    .map_err(|error| wrong("-smp", error))?;
     Ok(Cpus {
-        cpus,
-        sockets,
-        dies,
-        cores,
-        threads,
+        cpus: topology.cpus(),
+        sockets: topology.sockets(),
+        dies: topology.dies(),
+        cores: topology.cores(),
+        threads: topology.threads(),
     })
 }
 
@@ -305,15 +257,7 @@ pub const CPU_MODELS: &[(&str, &str)] = &[
 /// The processor model, checked as far as it can be without KVM.
 pub(super) fn cpu_model(args: &Args) -> Result<String, Error> {
     let text = args.text("cpu")?.unwrap_or("host");
-    let model = text.split(',').next().unwrap_or_default();
-    let models = CPU_MODELS.iter().map(|(name, _)| *name);
-    if models.clone().all(|known| known != model) {
-        let hint = nearest(model, models).unwrap_or("host");
-        return Err(wrong(
-            "-cpu",
-            format!("model '{model}' is not in this build; use {hint}"),
-        ));
-    }
+    Model::parse(text).map_err(|error| wrong("-cpu", error))?;
     Ok(text.to_owned())
 }
 
