@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Result, ensure};
 use tests::guest::{Config, Guest, Kit};
@@ -16,6 +16,7 @@ pub(crate) const CHECKS: fn() -> Vec<Check> = || {
         Check::new("machine::two_cpus", two_cpus),
         Check::new("machine::five_gib", five_gib).memory(6144),
         Check::new("machine::bzimage", bzimage),
+        Check::new("machine::truncated_bzimage_is_refused", truncated),
         Check::new("machine::reboot_restarts", reboot_restarts),
         Check::new("machine::no_reboot_ends", no_reboot_ends),
         Check::new("machine::panic_is_reported", panic_is_reported),
@@ -72,6 +73,33 @@ fn bzimage(kit: &Kit) -> Result<()> {
     .boot()?;
     expect_size(&mut guest, 1, 256)?;
     guest.power_off()
+}
+
+fn truncated(kit: &Kit) -> Result<()> {
+    let directory = directory()?;
+    let bzimage = fs::read(&kit.kernel.bzimage)?;
+    // Cut in its header, in its set-up code, in what is unpacked.
+    for length in [0x230, 0x1000, bzimage.len() / 2] {
+        let kernel = directory.path().join(format!("cut-at-{length}"));
+        fs::write(&kernel, &bzimage[..length])?;
+        let mut refused = Command::new(&kit.spindle);
+        let out = refused
+            .args(["-nographic", "-kernel"])
+            .arg(&kernel)
+            .stdin(Stdio::null())
+            .output()?;
+        let said = String::from_utf8_lossy(&out.stderr);
+        ensure!(
+            out.status.code() == Some(1),
+            "cut at {length}: {}, {said}",
+            out.status
+        );
+        ensure!(
+            said.lines().count() == 1 && said.contains("-kernel"),
+            "cut at {length}: {said}"
+        );
+    }
+    Ok(())
 }
 
 fn reboot_restarts(kit: &Kit) -> Result<()> {

@@ -9,6 +9,7 @@
 mod cache_modes;
 mod disks;
 mod durability;
+mod emulated_host;
 mod machine;
 mod sandbox;
 mod scratch;
@@ -114,17 +115,16 @@ fn main() -> ExitCode {
             Box::new(move |kit| check.run(kit)),
         ));
     }
+    let emulated = match args.list {
+        true => Ok(()),
+        false => host::prepare_emulated().map_err(|error| format!("{error:#}")),
+    };
     for (name, cache, survives) in durability::POWER_CUTS {
-        let missing = if args.list {
-            Ok(())
-        } else {
-            host::prepare_emulated().map_err(|error| format!("{error:#}"))
-        };
-        trials.push(trial(
-            name,
-            missing,
-            Box::new(move |kit| durability::power_cut(name, kit, cache, survives)),
-        ));
+        let run = move |kit: &Kit| durability::power_cut(name, kit, cache, survives);
+        trials.push(trial(name, emulated.clone(), Box::new(run)));
+    }
+    for (name, run) in emulated_host::TRIALS {
+        trials.push(trial(name, emulated.clone(), Box::new(move |_| run())));
     }
     libtest_mimic::run(&args, trials).exit_code()
 }
