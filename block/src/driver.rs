@@ -90,7 +90,7 @@ pub struct Limits {
     pub min_io: u32,
     /// Best transfer; 0 when unknown.
     pub opt_io: u32,
-    /// Largest read or write.
+    /// Largest read or write; not below the alignments.
     pub max_transfer: u64,
     /// Offset and length of discards; what is over is kept.
     pub discard_alignment: u32,

@@ -13,6 +13,8 @@
 //! - Write data is looked at only to detect zeroes; what is written is copied at most once.
 
 mod overlaps;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 

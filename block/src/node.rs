@@ -82,7 +82,9 @@ pub(crate) struct NodeConfig {
 
 impl Node {
     pub(crate) fn new(config: NodeConfig, driver: Box<dyn Driver>) -> Self {
-        let limits = driver.limits();
+        let mut limits = driver.limits();
+        // A piece of memory is a part of a request: what it must be a multiple of, the request must be, too.
+        limits.request_alignment = limits.request_alignment.max(limits.memory_alignment);
         let overlaps = (limits.request_alignment > 1).then(Overlaps::default);
         Self {
             plain_writes: !config.read_only
