@@ -135,7 +135,8 @@ impl Gate {
             local.in_flight += u32::from(free);
             free
         });
-        entered.then_some(InFlight {
+        // Not `then_some`: an `InFlight` that was never counted must not be made, since dropping it counts down.
+        entered.then(|| InFlight {
             core,
             name: self.0.name,
         })
