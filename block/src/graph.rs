@@ -24,6 +24,7 @@ use crate::drive::{Attach, Drive};
 use crate::error::{Error, ErrorKind};
 use crate::node::Node;
 use crate::options::{Tree, nearest};
+use crate::perm::Perms;
 use crate::request::Request;
 
 /// Longest name of a node or drive.
@@ -396,5 +397,7 @@ fn reaches(from: &Arc<Node>, node: &Arc<Node>) -> bool {
 
 async fn close_node(node: &Node) -> Result<(), Error> {
     let closed = node.driver.close().await;
+    // Others may have the image now, even if a device keeps its hold on the drive a little longer.
+    let _ = node.driver.acquire(Perms::NONE);
     closed.map_err(|error| Error::io(format!("cannot close node '{}'", node.name()), error))
 }
