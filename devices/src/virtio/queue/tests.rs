@@ -275,6 +275,20 @@ fn an_indirect_table_that_is_none_is_refused() {
 }
 
 #[test]
+fn a_chain_longer_than_the_queue_is_refused() {
+    for (count, result) in [(SIZE, Ok(Some((64, 0)))), (SIZE + 1, Err(Error::TooLong))] {
+        let (mut driver, mut ring) = pair();
+        for i in 0..count {
+            let more = u16::from(i + 1 < count) * NEXT;
+            driver.descriptor_at(TABLE, i, (DATA, 8, more, i + 1));
+        }
+        driver.descriptor(0, (TABLE, u32::from(count) * 16, INDIRECT, 0));
+        driver.make_available(0);
+        assert_eq!(pop(&mut ring), result);
+    }
+}
+
+#[test]
 fn a_table_of_65536_descriptors_is_refused() {
     for count in [65535u32, 65536] {
         let ram = ram();

@@ -268,12 +268,12 @@ impl Rig {
         self.host.reset().iter().for_each(Ticket::wait);
         drop(self.host);
         for thread in self.threads {
-            thread.stop(Duration::from_secs(5)).unwrap();
+            thread.stop(Duration::from_secs(30)).unwrap();
         }
     }
 }
 
-/// Waits up to five seconds for something that another thread brings about.
+/// Waits up to 30 seconds for something that another thread brings about.
 pub(crate) fn until(what: &str, mut done: impl FnMut() -> bool) {
     let begin = Instant::now();
     while !done() {
