@@ -56,7 +56,7 @@ impl Board {
     pub fn new(host: host::Host, ram: GuestRam) -> Result<Board, Error> {
         let vm = Arc::new(vm::Vm::new(host, ram)?);
         Ok(Board {
-            lines: lines::Lines::new(&vm, IOAPIC_PINS),
+            lines: lines::Lines::new(&vm),
             messages: Arc::new(msi::Messages::new(vm.clone())),
             doorbells: Arc::new(doorbells::Doorbells::new(vm.clone())),
             vm,
@@ -79,9 +79,9 @@ impl Board {
         self.vm.clone()
     }
 
-    /// The interrupt controllers' input `gsi`, for one owner; `None` where there is none.
-    pub fn line(&self, gsi: u32) -> Option<Arc<dyn IrqLine>> {
-        self.lines.pin(gsi)
+    /// The interrupt controllers' inputs by GSI, for one owner each.
+    pub fn lines(&self) -> [Arc<dyn IrqLine>; IOAPIC_PINS as usize] {
+        self.lines.pins()
     }
 
     /// Where messages go.

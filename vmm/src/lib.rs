@@ -10,7 +10,6 @@
 //! | [`pidfile`] | `-pidfile` |
 //! | [`machine`] | a PC from a configuration, its boot, its resets and its end |
 //! | [`kvm`] | drives a machine with KVM |
-//! | [`run`] | the main thread: one loop, tasks on its executor |
 //! | [`error`] | what can go wrong, before the guest runs and while it does |
 #![deny(unsafe_code)]
 
@@ -19,7 +18,7 @@ pub mod config;
 pub mod console;
 pub mod error;
 pub mod kvm;
+pub mod machine;
 pub mod models;
 pub mod pidfile;
-pub mod run;
 pub mod sandbox;

@@ -23,8 +23,9 @@ use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 use vmm::cli::{self, Request};
 use vmm::config::Config;
-use vmm::console::terminal;
+use vmm::console::{Console, terminal};
 use vmm::error::{Error, Kind};
+use vmm::machine::{self, Outcome};
 use vmm::pidfile::PidFile;
 use vmm::sandbox::{Sandbox, fatal};
 
@@ -56,12 +57,29 @@ fn main() -> ExitCode {
 fn run(config: &Config) -> Result<u8, Error> {
     fatal::install().map_err(|error| Error::host("cannot handle signals").because(error))?;
     let mut pidfile = config.pidfile.as_deref().map(PidFile::lock).transpose()?;
+    let console = Console::open(&config.serial)?;
     // Before any other thread: they inherit it.
-    let _sandbox = Sandbox::new(config)?;
+    let sandbox = Sandbox::new(config)?;
+    let machine = machine::build(config, &sandbox, console)?;
     if let Some(pidfile) = &mut pidfile {
         pidfile.write()?;
     }
-    Err(Error::host("this build has no machine yet"))
+    Ok(match machine.run()? {
+        Outcome::PowerOff | Outcome::Reset => 0,
+        Outcome::Quit(how) => {
+            tracing::info!("ended by {how}");
+            0
+        }
+        Outcome::Crashed(reason) => {
+            tracing::error!("the guest crashed: {reason}");
+            3
+        }
+        Outcome::Panicked => {
+            tracing::error!("the guest reported a panic");
+            4
+        }
+        Outcome::Exit(status) => status,
+    })
 }
 
 /// Messages go to stderr; `SPINDLE_LOG` or `RUST_LOG` says which, warnings and errors without them.

@@ -7,6 +7,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use arch::x86_64::interrupts::IOAPIC_PINS;
 use devices::irq::IrqLine;
 
 use super::vm::Vm;
@@ -14,7 +15,7 @@ use crate::error::Error;
 
 /// The pins of the interrupt controllers, by GSI.
 #[derive(Debug)]
-pub struct Lines(Vec<Arc<Pin>>);
+pub struct Lines([Arc<Pin>; IOAPIC_PINS as usize]);
 
 #[derive(Debug)]
 struct Pin {
@@ -24,21 +25,19 @@ struct Pin {
 }
 
 impl Lines {
-    pub(super) fn new(vm: &Arc<Vm>, pins: u32) -> Lines {
-        let pin = |gsi| {
+    pub(super) fn new(vm: &Arc<Vm>) -> Lines {
+        Lines(std::array::from_fn(|gsi| {
             Arc::new(Pin {
                 vm: vm.clone(),
-                gsi,
+                gsi: gsi as u32,
                 level: Mutex::new(false),
             })
-        };
-        Lines((0..pins).map(pin).collect())
+        }))
     }
 
-    /// The pin of a GSI; `None` where there is none.
-    pub(super) fn pin(&self, gsi: u32) -> Option<Arc<dyn IrqLine>> {
-        let pin = self.0.get(gsi as usize)?;
-        Some(pin.clone())
+    /// The pins.
+    pub(super) fn pins(&self) -> [Arc<dyn IrqLine>; IOAPIC_PINS as usize] {
+        self.0.clone().map(|pin| pin as Arc<dyn IrqLine>)
     }
 
     /// Shows a new machine the levels that hold.
