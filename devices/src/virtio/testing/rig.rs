@@ -278,7 +278,7 @@ pub(crate) fn until(what: &str, mut done: impl FnMut() -> bool) {
     let begin = Instant::now();
     while !done() {
         assert!(
-            begin.elapsed() < Duration::from_secs(5),
+            begin.elapsed() < Duration::from_secs(30),
             "waited in vain until {what}"
         );
         std::thread::sleep(Duration::from_micros(200));
