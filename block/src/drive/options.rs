@@ -3,6 +3,10 @@
 //! Keys that are not the drive's own belong to the tree: `cache.direct=on`, `file.locking=off`,
 //! `offset=512`. `file=` may be given beside `file.x=`, so the keys are sorted before they nest.
 
+#[cfg(test)]
+#[path = "options_test.rs"]
+mod tests;
+
 use super::filename;
 use crate::error::{Error, ErrorKind};
 use crate::node::{DetectZeroes, Discard};
