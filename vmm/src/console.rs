@@ -149,9 +149,9 @@ impl Inner {
         lock(&self.peer).clone()
     }
 
-    fn attach(&self, peer: Option<Peer>) {
+    fn attach(&self, peer: Option<Arc<Peer>>) {
         if let Some(peer) = peer {
-            *lock(&self.peer) = Some(Arc::new(peer));
+            *lock(&self.peer) = Some(peer);
             self.had_peer.store(true, Ordering::Release);
             self.output.signal();
             self.connected.signal();

@@ -9,7 +9,8 @@
 //! Two walls, put up at two times. [`Sandbox::new`] restricts the calling thread to the files that
 //! the command line names, and must run before any other thread is made, since threads inherit it.
 //! [`Sandbox::enter`] then takes a thread's system calls away, before the first guest instruction:
-//! after it nothing can be opened, executed, or made executable on any thread.
+//! after it nothing can be executed or made executable on any thread, nor opened on one that does the
+//! guest's bidding.
 //!
 //! A call outside a thread's list ends the process with one line that names the call and the thread
 //! (exit status 2); `-sandbox off` is how one sees what the call was for. Where the kernel has no
@@ -38,6 +39,9 @@ pub enum Thread {
     Io,
     /// Helps the I/O threads with what may block or compute for long.
     Pool,
+    /// Helps the main thread before the guest runs: opens the files that the command line names. No
+    /// guest's request comes here.
+    Opener,
 }
 
 /// The process's sandbox. Clones are the same sandbox.
@@ -64,13 +68,22 @@ impl Sandbox {
         Ok(Sandbox(Some(Arc::new(calls::Filters::new()?))))
     }
 
-    /// [`Sandbox::enter`] for the threads that the I/O engine makes.
+    /// [`Sandbox::enter`] for an I/O thread and those that help it.
     pub fn on_start(&self) -> exec::Hook {
+        self.hook(Thread::Pool)
+    }
+
+    /// [`Sandbox::enter`] for those that help the main thread.
+    pub fn on_start_of_main(&self) -> exec::Hook {
+        self.hook(Thread::Opener)
+    }
+
+    fn hook(&self, helper: Thread) -> exec::Hook {
         let sandbox = self.clone();
         Arc::new(move |kind| {
             sandbox.enter(match kind {
                 exec::ThreadKind::Io => Thread::Io,
-                exec::ThreadKind::Pool => Thread::Pool,
+                exec::ThreadKind::Pool => helper,
             })
         })
     }

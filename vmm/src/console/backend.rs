@@ -20,7 +20,7 @@ pub(super) enum Backend {
     /// No cable: what the guest writes is lost.
     Null,
     /// stdin and stdout.
-    Stdio,
+    Stdio(Arc<Peer>),
     /// A file, truncated when the guest starts.
     File(Arc<File>),
     /// A socket and its name.
@@ -62,7 +62,11 @@ impl Backend {
     pub(super) fn open(serial: &Serial) -> Result<Backend, Error> {
         match serial {
             Serial::Null | Serial::None => Ok(Backend::Null),
-            Serial::Stdio => Ok(Backend::Stdio),
+            Serial::Stdio => stdio()
+                .map(|peer| Backend::Stdio(Arc::new(peer)))
+                .map_err(|error| {
+                    Error::user("-serial: cannot use stdin and stdout").because(error)
+                }),
             Serial::File(path) => {
                 // Truncated when the guest starts: until then nothing changes.
                 let file = OpenOptions::new()
@@ -81,39 +85,36 @@ impl Backend {
         }
     }
 
-    /// Whoever is there from the start.
-    pub(super) fn start(&self) -> io::Result<Option<Peer>> {
+    /// Whoever is there from the start. Opens nothing: the sandbox is in force.
+    pub(super) fn start(&self) -> io::Result<Option<Arc<Peer>>> {
         match self {
             Backend::Null | Backend::Unix(_) => Ok(None),
-            Backend::Stdio => {
+            Backend::Stdio(peer) => {
                 if terminal::is_stdin() {
                     terminal::make_raw()?;
                 }
-                Ok(Some(Peer {
-                    input: Some(Source::new(rustix::stdio::stdin().try_clone_to_owned()?)?),
-                    output: Sink::stdout()?,
-                }))
+                Ok(Some(peer.clone()))
             }
             Backend::File(file) => {
                 // What cannot be truncated (a device, a pipe) need not be.
                 let _ = file.set_len(0);
-                Ok(Some(Peer {
+                Ok(Some(Arc::new(Peer {
                     input: None,
                     output: Sink::Blocking(file.clone()),
-                }))
+                })))
             }
-            Backend::Pty { ours, .. } => Ok(Some(Peer::both_ways(ours.try_clone()?)?)),
+            Backend::Pty { ours, .. } => Ok(Some(Arc::new(Peer::both_ways(ours.try_clone()?)?))),
         }
     }
 
     /// The next to connect; `None` where nobody can.
-    pub(super) async fn accept(&self) -> Option<Peer> {
+    pub(super) async fn accept(&self) -> Option<Arc<Peer>> {
         let Backend::Unix(listener) = self else {
             return None;
         };
         loop {
             match listener.accept().await {
-                Ok(peer) => return Some(peer),
+                Ok(peer) => return Some(Arc::new(peer)),
                 // The peer is gone again, or there are no descriptors: both pass.
                 Err(error) => {
                     tracing::debug!("-serial: {error}");
@@ -128,11 +129,11 @@ impl Backend {
     }
 
     pub(super) fn has_escapes(&self) -> bool {
-        matches!(self, Backend::Stdio)
+        matches!(self, Backend::Stdio(_))
     }
 
     pub(super) fn is_terminal(&self) -> bool {
-        matches!(self, Backend::Stdio) && terminal::is_stdin()
+        matches!(self, Backend::Stdio(_)) && terminal::is_stdin()
     }
 
     pub(super) fn reconnects(&self) -> bool {
@@ -324,6 +325,13 @@ fn open_pty() -> io::Result<Backend> {
     Ok(Backend::Pty {
         ours,
         _theirs: theirs.into(),
+    })
+}
+
+fn stdio() -> io::Result<Peer> {
+    Ok(Peer {
+        input: Some(Source::new(rustix::stdio::stdin().try_clone_to_owned()?)?),
+        output: Sink::stdout()?,
     })
 }
 

@@ -88,6 +88,22 @@ const DATA: &[c_long] = &[
     libc::SYS_sync_file_range,
 ];
 
+/// Opening files by name, and looking at them. Landlock says which.
+const OPEN: &[c_long] = &[
+    libc::SYS_access,
+    libc::SYS_faccessat,
+    libc::SYS_faccessat2,
+    libc::SYS_fstatfs,
+    libc::SYS_getdents64,
+    libc::SYS_newfstatat,
+    libc::SYS_openat,
+    libc::SYS_openat2,
+    libc::SYS_readlink,
+    libc::SYS_readlinkat,
+    libc::SYS_stat,
+    libc::SYS_statfs,
+];
+
 /// What an executor sleeps in.
 const EXECUTOR: &[c_long] = &[
     libc::SYS_epoll_create1,
@@ -205,6 +221,7 @@ fn lists(thread: Thread) -> Vec<&'static [c_long]> {
         Thread::Main => vec![EVERY, DATA, EXECUTOR, CONSOLE],
         Thread::Io => vec![EVERY, DATA, EXECUTOR],
         Thread::Vcpu | Thread::Pool => vec![EVERY, DATA],
+        Thread::Opener => vec![EVERY, DATA, OPEN],
     }
 }
 
@@ -214,7 +231,7 @@ fn ioctls(thread: Thread) -> &'static [Check] {
         // Interrupt routes change in the thread that handles the register.
         Thread::Main | Thread::Io => &[BLOCK_IOCTLS, KVM_IOCTLS],
         Thread::Vcpu => &[KVM_IOCTLS],
-        Thread::Pool => &[BLOCK_IOCTLS],
+        Thread::Pool | Thread::Opener => &[BLOCK_IOCTLS],
     }
 }
 
@@ -225,6 +242,7 @@ pub struct Filters {
     vcpu: BpfProgram,
     io: BpfProgram,
     pool: BpfProgram,
+    opener: BpfProgram,
     /// Before any of the others: calls that fail with an errno because their user has another way.
     soft: BpfProgram,
 }
@@ -246,6 +264,7 @@ impl Filters {
             vcpu: program(Thread::Vcpu)?,
             io: program(Thread::Io)?,
             pool: program(Thread::Pool)?,
+            opener: program(Thread::Opener)?,
             soft,
         })
     }
@@ -260,6 +279,7 @@ impl Filters {
             Thread::Vcpu => &self.vcpu,
             Thread::Io => &self.io,
             Thread::Pool => &self.pool,
+            Thread::Opener => &self.opener,
         };
         for program in [&self.soft, program] {
             seccompiler::apply_filter(program).map_err(io::Error::other)?;
