@@ -426,3 +426,15 @@ fn an_operation_dropped_in_flight_is_reaped_and_told() {
         executor.block_on(nop());
     });
 }
+
+#[test]
+fn a_thread_is_stopped_from_an_executor() {
+    let main = Executor::new(Config::default()).unwrap();
+    main.block_on(async {
+        let thread = IoThread::spawn(Config::default()).unwrap();
+        let asleep = thread.handle().call(|| async { 7 }).await;
+        assert_eq!(asleep, 7);
+        std::thread::sleep(Duration::from_millis(50));
+        thread.stop(Duration::from_secs(5)).unwrap();
+    });
+}

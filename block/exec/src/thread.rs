@@ -96,6 +96,8 @@ impl IoThread {
     pub fn stop(self, deadline: Duration) -> Result<(), Stuck> {
         self.handle.0.stopping.store(true, Ordering::Release);
         self.handle.wake();
+        // On an executor's thread that wake-up waits in its ring, which is not entered before this returns.
+        self.handle.0.ring_bell();
         match self.ended.recv_timeout(deadline) {
             Err(mpsc::RecvTimeoutError::Timeout) => Err(self.stuck()),
             _ => self
