@@ -80,7 +80,7 @@ pub fn build(config: &Config, sandbox: &Sandbox, console: Console) -> Result<Mac
     let files = Files::open(&config.boot)?;
     let main = exec::Config {
         name: "main".into(),
-        on_start: Some(sandbox.on_start()),
+        on_start: Some(sandbox.on_start_of_main()),
         ..exec::Config::default()
     };
     let executor = Executor::new(main)

@@ -1,0 +1,129 @@
+//! The program before any guest runs: what it prints where, and how it ends.
+
+use std::fs::{self, File};
+use std::process::{Command, Output, Stdio};
+
+use rustix::fs::{FlockOperation, flock};
+
+fn spindle(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_spindle"))
+        .args(arguments)
+        .stdin(Stdio::null())
+        .env_remove("SPINDLE_LOG")
+        .env_remove("RUST_LOG")
+        .output()
+        .unwrap()
+}
+
+/// The one line that a refused command line is told.
+fn refusal(arguments: &[&str]) -> String {
+    let output = spindle(arguments);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{arguments:?}: {said}");
+    assert!(output.stdout.is_empty(), "{arguments:?}");
+    assert!(
+        said.starts_with("spindle: ") && said.ends_with('\n') && said.lines().count() == 1,
+        "{arguments:?}: {said}"
+    );
+    said.trim_end().to_owned()
+}
+
+#[test]
+fn help_and_version_go_to_stdout() {
+    for (arguments, expected) in [
+        (&["-help"][..], "usage: spindle -kernel FILE"),
+        (&["--help"], "usage: spindle -kernel FILE"),
+        (&["-version"], env!("CARGO_PKG_VERSION")),
+        (&["-device", "help"], "virtio-blk-pci"),
+        (&["-device", "virtio-blk-pci,help"], "num-queues"),
+        (&["-drive", "help"], "format="),
+        (&["-machine", "help"], "q35"),
+        (&["-cpu", "help"], "host"),
+    ] {
+        let output = spindle(arguments);
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}");
+        assert!(output.stderr.is_empty(), "{arguments:?}");
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(text.contains(expected), "{arguments:?}: {text}");
+    }
+}
+
+#[test]
+fn who_closes_the_pipe_has_read_enough() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_spindle"))
+        .arg("-help")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    assert!(output.stderr.is_empty());
+}
+
+#[test]
+fn a_mistake_is_one_line() {
+    assert_eq!(
+        refusal(&["-kernl", "x"]),
+        "spindle: -kernl: unknown option; did you mean -kernel?"
+    );
+    // Whatever a file is called, and without the number of an error that has words.
+    assert_eq!(
+        refusal(&[
+            "-kernel",
+            "k",
+            "-display",
+            "none",
+            "-serial",
+            "file:/no\nsuch/log"
+        ]),
+        "spindle: -serial: cannot open '/no such/log': No such file or directory"
+    );
+}
+
+#[test]
+fn a_pid_file_has_one_holder_and_stays_his() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("pid");
+    fs::write(&path, "4711\n").unwrap();
+    let holder = File::open(&path).unwrap();
+    flock(&holder, FlockOperation::LockExclusive).unwrap();
+    let name = path.to_str().unwrap();
+    let line = ["-kernel", "k", "-display", "none", "-pidfile", name];
+    let expected = format!("-pidfile: '{name}' is held by a running process; give another path");
+    assert_eq!(refusal(&line), format!("spindle: {expected}"));
+    assert_eq!(fs::read(&path).unwrap(), b"4711\n");
+}
+
+#[test]
+fn a_start_that_fails_leaves_no_traces() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    fs::write(path("log"), "of the last run").unwrap();
+    fs::write(path("disk"), "data").unwrap();
+    let line = [
+        "-kernel".to_owned(),
+        path("missing"),
+        "-display".into(),
+        "none".into(),
+        "-pidfile".into(),
+        path("pid"),
+        "-drive".into(),
+        format!("file={},format=raw,if=virtio", path("disk")),
+    ];
+    for serial in [
+        format!("unix:{},server=on,wait=on", path("socket")),
+        format!("file:{}", path("log")),
+    ] {
+        let mut line: Vec<&str> = line.iter().map(String::as_str).collect();
+        line.extend(["-serial", &serial]);
+        let said = refusal(&line);
+        assert!(said.starts_with("spindle: -kernel: "), "{said}");
+        assert!(said.contains("No such file or directory"), "{said}");
+    }
+    assert!(!folder.path().join("pid").exists());
+    assert!(!folder.path().join("socket").exists());
+    assert_eq!(fs::read(path("log")).unwrap(), b"of the last run");
+    assert_eq!(fs::read(path("disk")).unwrap(), b"data");
+}
