@@ -114,7 +114,7 @@ pub(crate) async fn shape(node: &Node, grow: bool, req: Request<'_>) -> io::Resu
             }
         }
         Op::WriteZeroes => {
-            write_zeroes(node, req.offset, req.len, flags - Flags::FUA).await?;
+            write_zeroes(node, req.offset, req.len, flags.difference(Flags::FUA)).await?;
             if flags.contains(Flags::FUA) {
                 flush(node).await
             } else {

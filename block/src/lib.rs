@@ -23,7 +23,8 @@
         clippy::expect_used,
         clippy::panic,
         clippy::unreachable,
-        clippy::indexing_slicing
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
     )
 )]
 
@@ -33,8 +34,22 @@ pub mod edge;
 mod error;
 pub mod format;
 pub mod graph;
+#[cfg_attr(
+    not(test),
+    expect(
+        clippy::arithmetic_side_effects,
+        reason = "each range is checked against MAX_LEN once, on entry; see io::shape"
+    )
+)]
 mod io;
 pub mod node;
+#[cfg_attr(
+    not(test),
+    expect(
+        clippy::arithmetic_side_effects,
+        reason = "positions in a text that is at hand, and sizes with bounded digits"
+    )
+)]
 pub mod options;
 pub mod perm;
 pub mod protocol;

@@ -72,6 +72,6 @@ impl Perms {
 
     /// What this user does that `other` does not allow.
     pub fn conflict(self, other: Perms) -> Perm {
-        self.used - other.shared
+        self.used.difference(other.shared)
     }
 }
