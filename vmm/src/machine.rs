@@ -149,6 +149,7 @@ pub fn build(config: &Config, sandbox: &Sandbox, console: Console) -> Result<Mac
     pc.place()?;
     files.write(&plan.writes, &ram, true)?;
     threads.ready()?;
+    Host::warn_if_slow();
     Ok(Machine {
         executor,
         life: Life {

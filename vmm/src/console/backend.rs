@@ -8,6 +8,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustix::net::{SocketFlags, accept_with};
 use rustix::pty;
 use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
 
@@ -264,13 +265,11 @@ impl Listener {
     async fn accept(&self) -> io::Result<Peer> {
         loop {
             self.ready.wait().await?;
-            match self.socket.accept() {
-                Ok((stream, _)) => {
-                    stream.set_nonblocking(true)?;
-                    return Peer::both_ways(stream.into());
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error),
+            let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+            match accept_with(&self.socket, flags) {
+                Ok(stream) => return Peer::both_ways(stream),
+                Err(rustix::io::Errno::AGAIN) => {}
+                Err(error) => return Err(error.into()),
             }
         }
     }

@@ -56,12 +56,17 @@ impl Host {
                 missing.join(", ")
             )));
         }
+        Ok(Host { kvm })
+    }
+
+    /// Warns where KVM is software alone. For when a guest is about to run: a start that fails says one
+    /// line, and not this.
+    pub fn warn_if_slow() {
         if !has_virtualization() {
             tracing::warn!(
                 "KVM runs here without hardware virtualization: an ordinary Linux kernel will hardly boot; {ELSEWHERE}"
             );
         }
-        Ok(Host { kvm })
     }
 
     /// What KVM can show guests in CPUID.
