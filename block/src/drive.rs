@@ -69,6 +69,8 @@ pub struct Drive {
     /// The node can be written.
     writable: bool,
     read_only: AtomicBool,
+    /// A device holds it.
+    attached: AtomicBool,
     write_cache: AtomicBool,
     gate: Gate,
     parked: Parked,
@@ -138,6 +140,7 @@ impl Drive {
             serial: config.serial.clone(),
             writable,
             read_only: AtomicBool::new(!writable),
+            attached: AtomicBool::new(false),
             write_cache: AtomicBool::new(config.write_cache),
             gate: Gate::new(),
             parked: Parked::default(),
@@ -153,7 +156,7 @@ impl Drive {
     /// # Errors
     /// `EROFS` for a change of a read-only disk, `EIO` for a range that is not on the disk, `EINVAL` for
     /// buffers of another length than the request, `ECANCELED` when the request was parked and
-    /// [`Drive::discard_parked`] was called, else what the node says.
+    /// [`Drive::discard_parked`] was called, `ENODEV` when it was detached or closed meanwhile, else what the node says.
     pub fn submit<'a>(&'a self, req: Request<'a>) -> Io<'a> {
         Box::pin(async move {
             let (kind, len) = (req.kind(), req.len);
@@ -173,6 +176,9 @@ impl Drive {
 
     /// What the guest may ask, with the write cache's flag.
     fn admit<'a>(&self, mut req: Request<'a>) -> io::Result<Request<'a>> {
+        if !self.attached.load(Ordering::Relaxed) {
+            return Err(errno(libc::ENODEV));
+        }
         let buffers = match &req.op {
             Op::Read(to) => to.len() as u64,
             Op::Write(from) => from.len() as u64,
@@ -327,6 +333,7 @@ impl Drive {
     pub(crate) fn set_user(&self, attach: Option<(&Attach, Perms)>) {
         let read_only = !self.writable || attach.is_some_and(|(attach, _)| attach.read_only);
         self.read_only.store(read_only, Ordering::Relaxed);
+        self.attached.store(attach.is_some(), Ordering::Relaxed);
         *self.user.lock().unwrap_or_else(PoisonError::into_inner) =
             attach.map(|(attach, perms)| User {
                 device: attach.device.clone(),

@@ -199,8 +199,18 @@ impl Graph {
                         format!("drive '{name}' is used by {device}"),
                     ));
                 }
+                let node = Arc::clone(drive.node());
                 self.state().drives.remove(name);
-                Arc::clone(drive.node())
+                if let Some(user) = self.users(&node).into_iter().next() {
+                    self.state().drives.insert(name.to_owned(), drive);
+                    let reason = format!(
+                        "drive '{name}': its node '{}' is used by {}",
+                        node.name(),
+                        user.name
+                    );
+                    return Err(Error::new(ErrorKind::InUse, reason));
+                }
+                node
             }
             (None, Some(node)) => {
                 if node.inline {

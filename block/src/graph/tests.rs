@@ -431,3 +431,41 @@ fn drained_requests_wait_or_are_discarded() {
         assert_eq!(results.borrow()[2..], [("parked", None)]);
     });
 }
+
+#[test]
+fn cve_2026_45782_a_detached_drive_reaches_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = image(dir.path(), "disk", 4096);
+    run(async {
+        let graph = Graph::new();
+        let text = format!(
+            "file={},format=raw,if=none,id=d0,node-name=n0",
+            path.display()
+        );
+        drive(&graph, &text).await.unwrap();
+        let disk = graph.attach("d0", &guest("vda")).await.unwrap();
+        assert_eq!(
+            graph.remove("d0").await.unwrap_err().to_string(),
+            "drive 'd0' is used by vda"
+        );
+        graph.detach(&disk).await;
+        let code = |result: std::io::Result<()>| result.unwrap_err().raw_os_error();
+        assert_eq!(
+            code(disk.submit(Request::flush()).await),
+            Some(libc::ENODEV)
+        );
+        add(&graph, "raw,node-name=above,file=n0").await.unwrap();
+        let error = graph.remove("d0").await.unwrap_err().to_string();
+        assert_eq!(error, "drive 'd0': its node 'n0' is used by node 'above'");
+        assert_eq!(graph.remove("n0").await.unwrap_err().kind, ErrorKind::InUse);
+        graph.remove("above").await.unwrap();
+        let disk = graph.attach("d0", &guest("vda")).await.unwrap();
+        disk.submit(Request::flush()).await.unwrap();
+        assert!(graph.close().await.is_empty());
+        assert_eq!(
+            code(disk.submit(Request::flush()).await),
+            Some(libc::ENODEV)
+        );
+        assert!(graph.nodes().is_empty() && graph.drives().is_empty());
+    });
+}
