@@ -32,6 +32,7 @@ use crate::op::Op;
 use crate::poll::Polling;
 use crate::pool::Pool;
 use crate::ring::{Completion, IGNORE, Ring, Wait, threads::Threads, uring::Uring};
+use crate::sim::Sim;
 use crate::task;
 use crate::timer::Timers;
 
@@ -58,6 +59,8 @@ pub enum RingKind {
     Uring,
     /// Threads and epoll.
     Threads,
+    /// A simulation in memory.
+    Sim(Sim),
 }
 
 /// How to make an executor.
@@ -168,6 +171,7 @@ impl Core {
         let (mut ring, status): (Box<dyn Ring>, _) = match config.ring {
             RingKind::Uring => (Box::new(Uring::new()?), RingStatus::Uring),
             RingKind::Threads => (threads()?, RingStatus::Threads),
+            RingKind::Sim(sim) => (Box::new(sim.ring()?), RingStatus::Sim),
             RingKind::Auto => match Uring::new() {
                 Ok(ring) => (Box::new(ring), RingStatus::Uring),
                 Err(error) => (threads()?, RingStatus::Refused(error.to_string())),
@@ -300,7 +304,12 @@ impl Core {
         left > 0
     }
 
-    /// Whether other tasks are waiting to run.
+    /// Whether nothing is in flight and no other task is ready: there is no batch to go with.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.in_flight.get() == 0 && self.ready_len() == 0
+    }
+
+    /// How many tasks wait to run.
     pub(crate) fn ready_len(&self) -> usize {
         self.ready.borrow().len()
     }

@@ -15,6 +15,7 @@ use crate::executor::Core;
 use crate::handle::Handle;
 use crate::lock;
 use crate::op::{Memory, Op, OpFuture};
+use crate::sim::SimFile;
 use crate::sync::oneshot;
 use crate::task::{consume_budget, yield_now};
 
@@ -86,6 +87,8 @@ pub(crate) struct Leaf {
     /// A number that no other leaf ever has.
     generation: u64,
     by_thread: bool,
+    /// What it is in a simulation; its descriptor is only a place holder then.
+    simulated: Option<SimFile>,
     /// The executors in whose rings it is registered.
     holders: Mutex<Vec<Handle>>,
 }
@@ -95,7 +98,7 @@ static INDICES: Mutex<(u32, Vec<u32>)> = Mutex::new((0, Vec::new()));
 static GENERATION: AtomicU64 = AtomicU64::new(1);
 
 impl Leaf {
-    fn new(fd: OwnedFd, by_thread: bool) -> Self {
+    fn new(fd: OwnedFd, by_thread: bool, simulated: Option<SimFile>) -> Self {
         let mut indices = lock(&INDICES);
         let index = indices.1.pop().unwrap_or_else(|| {
             indices.0 += 1;
@@ -108,8 +111,13 @@ impl Leaf {
             index,
             generation,
             by_thread,
+            simulated,
             holders: Mutex::default(),
         }
+    }
+
+    pub(crate) fn simulated(&self) -> Option<&SimFile> {
+        self.simulated.as_ref()
     }
 
     pub(crate) fn index(&self) -> u32 {
@@ -120,8 +128,13 @@ impl Leaf {
         self.generation
     }
 
+    /// For the kernel: no descriptor (EBADF) if the file is simulated.
     pub(crate) fn raw_fd(&self) -> RawFd {
-        self.fd.as_raw_fd()
+        if self.simulated.is_some() {
+            -1
+        } else {
+            self.fd.as_raw_fd()
+        }
     }
 
     pub(crate) fn by_thread(&self) -> bool {
@@ -185,12 +198,29 @@ impl File {
             _ => -1,
         };
         Ok(Self {
-            leaf: Arc::new(Leaf::new(fd, false)),
+            leaf: Arc::new(Leaf::new(fd, false, None)),
             kind: facts.kind,
             read_only: facts.read_only,
             alignment: facts.alignment,
             cached: CachedReads {
                 flags: flags.into(),
+                skip: AtomicU32::new(0),
+                last: AtomicU32::new(0),
+            },
+        })
+    }
+
+    /// A file of a simulation.
+    pub(crate) fn simulated(file: SimFile) -> io::Result<Self> {
+        let place_holder = std::fs::File::open("/dev/null")?;
+        let alignment = file.alignment;
+        Ok(Self {
+            leaf: Arc::new(Leaf::new(place_holder.into(), false, Some(file))),
+            kind: FileKind::Regular,
+            read_only: false,
+            alignment,
+            cached: CachedReads {
+                flags: (-1).into(),
                 skip: AtomicU32::new(0),
                 last: AtomicU32::new(0),
             },
@@ -203,8 +233,8 @@ impl File {
     /// No descriptors left.
     pub fn with_engine(mut self, engine: Engine) -> io::Result<Self> {
         let by_thread = engine == Engine::Threads;
-        if by_thread != self.leaf.by_thread {
-            self.leaf = Arc::new(Leaf::new(self.leaf.fd.try_clone()?, by_thread));
+        if by_thread != self.leaf.by_thread && self.leaf.simulated.is_none() {
+            self.leaf = Arc::new(Leaf::new(self.leaf.fd.try_clone()?, by_thread, None));
         }
         Ok(self)
     }
@@ -229,7 +259,10 @@ impl File {
     /// # Errors
     /// What the kernel says; `ESPIPE` for what has no length.
     pub fn len(&self) -> io::Result<u64> {
-        facts::len(self.as_fd(), self.kind)
+        match &self.leaf.simulated {
+            Some(file) => Ok(file.len()),
+            None => facts::len(self.as_fd(), self.kind),
+        }
     }
 
     /// Whether its length is zero.
@@ -245,6 +278,9 @@ impl File {
     /// # Errors
     /// What fstat says.
     pub fn allocated(&self) -> io::Result<u64> {
+        if let Some(file) = &self.leaf.simulated {
+            return Ok(file.allocated());
+        }
         Ok(rustix::fs::fstat(self.as_fd())?
             .st_blocks
             .cast_unsigned()
@@ -481,7 +517,8 @@ impl File {
     /// Reads from the page cache. `None`: not tried, or not there; the ring will say.
     fn read_cached(&self, offset: u64, to: IoSlices<'_>) -> Option<usize> {
         let flags = self.cached.flags.load(Ordering::Relaxed);
-        if flags < 0 || self.leaf.by_thread {
+        // With others on their way, one system call for the batch is cheaper than one for each.
+        if flags < 0 || self.leaf.by_thread || Core::try_with(Core::is_quiet) != Some(true) {
             return None;
         }
         let skip = self.cached.skip.load(Ordering::Relaxed);

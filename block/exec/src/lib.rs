@@ -3,7 +3,7 @@
 //! From the bottom up, arrows only pointing down:
 //!
 //! - [`buf`]: lists of memory pieces, cut without allocating.
-//! - `ring`: what does the I/O: io_uring, threads where that is refused, or `sim`, a seeded simulation in memory that
+//! - `ring`: what does the I/O: io_uring, threads where that is refused, or [`sim`], a seeded simulation in memory that
 //!   reorders, shortens, fails and crashes.
 //! - `op`: one leaf operation as a future, and the rule that it is never dropped in flight.
 //! - `executor`, `task`, `handle`, `poll`: tasks, their thread, its mailbox and bell, polling before sleeping.
@@ -28,6 +28,7 @@ mod op;
 mod poll;
 mod pool;
 mod ring;
+pub mod sim;
 pub mod sync;
 mod task;
 mod thread;
