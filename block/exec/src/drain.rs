@@ -355,3 +355,6 @@ impl<T> Drop for DrainCell<T> {
         drop(NonNull::new(*self.value.get_mut()).map(Kept));
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -582,3 +582,6 @@ fn check(range: Range<u64>) -> io::Result<(u64, u64)> {
     len.map(|len| (range.start, len))
         .ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL))
 }
+
+#[cfg(test)]
+mod tests;

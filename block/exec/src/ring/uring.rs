@@ -80,7 +80,7 @@ impl Uring {
         let messages = ring.submitter().register_probe(&mut probe).is_ok()
             && params.is_setup_single_issuer()
             && probe.is_supported(opcode::MsgRingData::CODE);
-        restrict(&ring)?;
+        restrict(&ring, messages)?;
         ring.submitter().register_enable_rings()?;
         Ok(Self {
             ring,
@@ -129,8 +129,8 @@ impl Uring {
 }
 
 /// What may be asked of a ring from here on.
-fn restrict(ring: &IoUring) -> io::Result<()> {
-    const OPERATIONS: [u8; 10] = [
+fn restrict(ring: &IoUring, messages: bool) -> io::Result<()> {
+    const OPERATIONS: [u8; 9] = [
         opcode::Nop::CODE,
         opcode::Read::CODE,
         opcode::Readv::CODE,
@@ -140,15 +140,19 @@ fn restrict(ring: &IoUring) -> io::Result<()> {
         opcode::Fallocate::CODE,
         opcode::AsyncCancel::CODE,
         opcode::PollAdd::CODE,
-        opcode::MsgRingData::CODE,
     ];
     // IORING_REGISTER_EVENTFD, IORING_REGISTER_FILES_UPDATE (linux/io_uring.h).
     const REGISTRATIONS: [u8; 2] = [4, 6];
     // IOSQE_FIXED_FILE.
     let flags = Restriction::sqe_flags_allowed(1);
-    let operations = OPERATIONS.map(Restriction::sqe_op);
+    // A kernel refuses to hear of an operation that it does not have.
+    let message = messages.then_some(opcode::MsgRingData::CODE);
+    let operations = OPERATIONS
+        .into_iter()
+        .chain(message)
+        .map(Restriction::sqe_op);
     let registrations = REGISTRATIONS.map(Restriction::register_op);
-    let mut all: Vec<Restriction> = operations.into_iter().chain(registrations).collect();
+    let mut all: Vec<Restriction> = operations.chain(registrations).collect();
     all.push(flags);
     ring.submitter().register_restrictions(&mut all)
 }

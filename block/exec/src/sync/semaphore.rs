@@ -54,11 +54,12 @@ impl Semaphore {
     /// Takes `count` permits if they are free and nobody waits.
     pub fn try_acquire(&self, count: usize) -> Option<Permit<'_>> {
         let mut state = lock(&self.0);
-        let free = state.queue.is_empty() && state.free >= count;
-        if free {
-            state.free -= count;
+        if !state.queue.is_empty() || state.free < count {
+            return None;
         }
-        free.then_some(Permit { of: self, count })
+        state.free -= count;
+        drop(state);
+        Some(Permit { of: self, count })
     }
 
     /// Adds permits, or gives back ones whose [`Permit`] was [`forget`](Permit::forget)ed.
