@@ -5,6 +5,8 @@
 //! changes with a resize, so that every thread sees the same.
 
 mod queue;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::ops::Range;
