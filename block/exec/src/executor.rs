@@ -304,11 +304,6 @@ impl Core {
         left > 0
     }
 
-    /// Whether nothing is in flight and no other task is ready: there is no batch to go with.
-    pub(crate) fn is_quiet(&self) -> bool {
-        self.in_flight.get() == 0 && self.ready_len() == 0
-    }
-
     /// How many tasks wait to run.
     pub(crate) fn ready_len(&self) -> usize {
         self.ready.borrow().len()

@@ -517,8 +517,7 @@ impl File {
     /// Reads from the page cache. `None`: not tried, or not there; the ring will say.
     fn read_cached(&self, offset: u64, to: IoSlices<'_>) -> Option<usize> {
         let flags = self.cached.flags.load(Ordering::Relaxed);
-        // With others on their way, one system call for the batch is cheaper than one for each.
-        if flags < 0 || self.leaf.by_thread || Core::try_with(Core::is_quiet) != Some(true) {
+        if flags < 0 || self.leaf.by_thread {
             return None;
         }
         let skip = self.cached.skip.load(Ordering::Relaxed);

@@ -438,3 +438,127 @@ fn a_thread_is_stopped_from_an_executor() {
         thread.stop(Duration::from_secs(5)).unwrap();
     });
 }
+
+#[test]
+fn a_read_dropped_in_flight_does_not_wait_for_its_data() {
+    let Ok(executor) = Executor::new(Config {
+        ring: RingKind::Uring,
+        ..Config::default()
+    }) else {
+        return;
+    };
+    // Nobody ever writes to the pipe: only cancelling ends the read.
+    let (reader, _writer) = rustix::pipe::pipe().unwrap();
+    let file = File::new(reader).unwrap();
+    let mut buffer = [0u8; 16];
+    let read = poll_once(file.read_at(0, IoSlicesMut::from(&mut buffer[..])));
+    let dropping = std::panic::AssertUnwindSafe(|| executor.block_on(read));
+    assert!(std::panic::catch_unwind(dropping).is_err());
+}
+
+/// Work that is announced in memory alone is found by polling; the signal comes late, and only so that a poll that was
+/// missed does not hang the test.
+#[test]
+fn polling_finds_work_without_a_signal() {
+    for ring in [RingKind::Auto, RingKind::Threads] {
+        let poll_max = Duration::from_millis(20);
+        let thread = IoThread::spawn(Config {
+            ring,
+            poll_max,
+            ..Config::default()
+        })
+        .unwrap();
+        let kick = Arc::new(Kick::eventfd().unwrap());
+        let (asked, found) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+        let task = (Arc::clone(&kick), Arc::clone(&asked), Arc::clone(&found));
+        thread.handle().spawn(move || async move {
+            let (kick, asked, found) = task;
+            for round in 1..=50 {
+                while asked.load(Ordering::Acquire) < round {
+                    kick.wait_polling(|| asked.load(Ordering::Acquire) >= round)
+                        .await;
+                }
+                found.store(round, Ordering::Release);
+            }
+        });
+        let mut without = 0;
+        for round in 1..=50 {
+            std::thread::sleep(Duration::from_micros(200));
+            asked.store(round, Ordering::Release);
+            let begin = std::time::Instant::now();
+            while found.load(Ordering::Acquire) < round
+                && begin.elapsed() < Duration::from_millis(10)
+            {
+                std::thread::yield_now();
+            }
+            without += u32::from(found.load(Ordering::Acquire) == round);
+            kick.signal();
+            while found.load(Ordering::Acquire) < round {
+                std::thread::yield_now();
+            }
+        }
+        thread.stop(SOON).unwrap();
+        assert!(without > 10, "polling found {without} of 50");
+    }
+}
+
+/// What a container's seccomp profile does, to this thread alone.
+fn refuse_io_uring() {
+    let load = |offset| libc::sock_filter {
+        code: (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16,
+        jt: 0,
+        jf: 0,
+        k: offset,
+    };
+    let answer = |k| libc::sock_filter {
+        code: (libc::BPF_RET | libc::BPF_K) as u16,
+        jt: 0,
+        jf: 0,
+        k,
+    };
+    let is = libc::sock_filter {
+        code: (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16,
+        jt: 0,
+        jf: 1,
+        k: libc::SYS_io_uring_setup as u32,
+    };
+    let refuse = answer(libc::SECCOMP_RET_ERRNO | libc::EPERM as u32);
+    let mut filter = [load(0), is, refuse, answer(libc::SECCOMP_RET_ALLOW)];
+    let program = libc::sock_fprog {
+        len: filter.len() as u16,
+        filter: filter.as_mut_ptr(),
+    };
+    // SAFETY: the program is valid for the call, and concerns this thread only.
+    unsafe {
+        assert_eq!(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
+        assert_eq!(
+            libc::prctl(
+                libc::PR_SET_SECCOMP,
+                libc::SECCOMP_MODE_FILTER,
+                &raw const program
+            ),
+            0
+        );
+    }
+}
+
+#[test]
+fn where_io_uring_is_refused_threads_take_over_and_say_why() {
+    let refused = std::thread::spawn(|| {
+        refuse_io_uring();
+        assert!(
+            Executor::new(Config {
+                ring: RingKind::Uring,
+                ..Config::default()
+            })
+            .is_err()
+        );
+        let executor = Executor::new(Config::default()).unwrap();
+        executor.block_on(nop());
+        executor.handle().ring_kind().clone()
+    });
+    let RingStatus::Refused(why) = refused.join().unwrap() else {
+        panic!("not refused")
+    };
+    assert!(why.contains("not permitted"), "{why}");
+}

@@ -373,3 +373,87 @@ proptest! {
         });
     }
 }
+
+/// A loop device over a fresh file, gone with it.
+struct Loop(String);
+
+impl Loop {
+    fn new(image: &Path) -> Self {
+        let image = image.to_str().unwrap();
+        let made = std::process::Command::new("losetup")
+            .args(["--find", "--show", image])
+            .output()
+            .unwrap();
+        assert!(
+            made.status.success(),
+            "{}",
+            String::from_utf8_lossy(&made.stderr)
+        );
+        Self(String::from_utf8(made.stdout).unwrap().trim().into())
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("losetup")
+            .args(["--detach", &self.0])
+            .status();
+    }
+}
+
+#[test]
+#[ignore = "needs root and loop devices: cargo test -p exec -- --ignored"]
+fn block_devices_discard_and_zero() {
+    for direct in [0, libc::O_DIRECT] {
+        for engine in [Engine::Ring, Engine::Threads] {
+            each_ring(|executor| {
+                let image = tempfile::NamedTempFile::new_in(".").unwrap();
+                image.as_file().set_len(1 << 20).unwrap();
+                let device = Loop::new(image.path());
+                let opened = OpenOptions::new()
+                    .read(true)
+                    .write(true)
+                    .custom_flags(direct)
+                    .open(&device.0)
+                    .unwrap();
+                let file = File::new(opened.into())
+                    .unwrap()
+                    .with_engine(engine)
+                    .unwrap();
+                assert_eq!(
+                    (file.kind(), file.len().unwrap()),
+                    (FileKind::BlockDevice, 1 << 20)
+                );
+                assert_eq!(file.direct_alignment().offset >= 512, direct != 0);
+                executor.block_on(async {
+                    let mut buf = AlignedBuf::new(65536, 4096).unwrap();
+                    buf.as_mut_slice().fill(7);
+                    file.write_at(0, buf.as_slice().into(), false)
+                        .await
+                        .unwrap();
+                    file.zero_out(4096..8192).await.unwrap();
+                    // A hole in the image, which reads as zeroes.
+                    file.discard(16384..32768).await.unwrap();
+                    file.sync(Sync::Data).await.unwrap();
+                    file.read_at(0, buf.as_mut_slice().into()).await.unwrap();
+                    let all = |range: Range<usize>, byte| {
+                        buf.as_slice()[range].iter().all(|b| *b == byte)
+                    };
+                    assert!(all(0..4096, 7) && all(4096..8192, 0) && all(8192..16384, 7));
+                    assert!(all(16384..32768, 0) && all(32768..65536, 7));
+                    assert_eq!(file.data_at(0..65536).await.unwrap(), (true, 65536));
+                    let mut end = AlignedBuf::new(8192, 4096).unwrap();
+                    end.as_mut_slice().fill(7);
+                    file.read_at((1 << 20) - 4096, end.as_mut_slice().into())
+                        .await
+                        .unwrap();
+                    assert!(end.as_slice().iter().all(|b| *b == 0));
+                    let beyond = file
+                        .write_at(1 << 20, (&buf.as_slice()[..4096]).into(), false)
+                        .await;
+                    assert_eq!(beyond.unwrap_err().raw_os_error(), Some(libc::ENOSPC));
+                });
+            });
+        }
+    }
+}
