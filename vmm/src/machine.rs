@@ -175,7 +175,9 @@ impl Machine {
     /// # Errors
     /// The host failed, or something could not be brought to rest.
     pub fn run(self) -> Result<Outcome, Error> {
-        self.executor.block_on(self.life.run())
+        let (outcome, disks, deadline) = self.executor.block_on(self.life.run())?;
+        disks.stop(deadline)?;
+        Ok(outcome)
     }
 }
 

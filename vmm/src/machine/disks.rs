@@ -82,11 +82,11 @@ impl Disks {
         self.graph.attach(name, attach).await
     }
 
-    /// Flushes and closes every image, and ends the threads by `deadline`.
+    /// Flushes and closes every image, as a task of the main executor. The threads are left to be stopped.
     ///
     /// # Errors
-    /// The first image that could not be brought to rest; others are logged. What is stuck.
-    pub async fn close(self, deadline: Instant) -> Result<(), Error> {
+    /// The first image that could not be brought to rest; others are logged.
+    pub async fn close(&self) -> Result<(), Error> {
         let mut first = Ok(());
         for error in self.graph.close().await {
             tracing::error!("{error}");
@@ -94,6 +94,15 @@ impl Disks {
                 first = Err(Error::host("cannot close a disk").because(error));
             }
         }
+        first
+    }
+
+    /// Ends the threads by `deadline`. Not on an executor: a message from one leaves with its next turn,
+    /// and here it would wait instead.
+    ///
+    /// # Errors
+    /// What is stuck.
+    pub fn stop(self, deadline: Instant) -> Result<(), Error> {
         let named = self.named.into_iter().map(|(_, thread)| thread);
         for thread in self.shared.into_iter().chain(named) {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -101,7 +110,7 @@ impl Disks {
                 .stop(left)
                 .map_err(|stuck| Error::host("not at rest after 10 s").because(stuck))?;
         }
-        first
+        Ok(())
     }
 }
 

@@ -44,18 +44,22 @@ pub(super) struct Life {
 }
 
 impl Life {
-    /// Runs the guest, then takes the machine down.
-    pub(super) async fn run(self) -> Result<Outcome, Error> {
+    /// Runs the guest, then takes the machine down, up to what has to be done when this executor rests:
+    /// stopping the I/O threads by the instant returned.
+    pub(super) async fn run(self) -> Result<(Outcome, Disks, Instant), Error> {
         self.attend();
+        // They open what they need (the console its terminal) before the last wall is up.
+        exec::yield_now().await;
         self.sandbox
             .enter(Thread::Main)
             .map_err(|error| Error::user("-sandbox").because(error))?;
         let outcome = self.serve().await;
         let console = self.console.clone();
-        let ended = self.end().await;
+        let deadline = Instant::now() + PATIENCE;
+        let ended = self.end(deadline).await;
         console.flush().await;
         let outcome = outcome?;
-        ended.map(|()| outcome)
+        Ok((outcome, ended?, deadline))
     }
 
     /// Starts the tasks beside this one.
@@ -143,9 +147,8 @@ impl Life {
         Ok(())
     }
 
-    /// Takes the machine down.
-    async fn end(self) -> Result<(), Error> {
-        let deadline = Instant::now() + PATIENCE;
+    /// Takes the machine down but for the I/O threads.
+    async fn end(self, deadline: Instant) -> Result<Disks, Error> {
         let in_time = || Instant::now() < deadline;
         let stuck = |what: String| Error::host(format!("not at rest after 10 s: {what}"));
         if !redeemed(self.threads.park(), in_time).await {
@@ -160,7 +163,8 @@ impl Life {
             return Err(stuck(format!("{count} processors")));
         }
         drop(self.pc);
-        self.disks.close(deadline).await
+        self.disks.close().await?;
+        Ok(self.disks)
     }
 }
 
