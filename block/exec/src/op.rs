@@ -66,15 +66,17 @@ impl Op {
     /// # Safety
     /// The memory it names and `fd` are valid.
     pub(crate) unsafe fn perform(&self, fd: RawFd) -> i64 {
+        // Outlives the calls, which are given its address.
+        let mut one = libc::iovec {
+            iov_base: std::ptr::null_mut(),
+            iov_len: 0,
+        };
         // SAFETY: the caller vouches for memory and descriptor; the ioctls take two u64 by reference.
         let ret = unsafe {
             match *self {
                 Op::Nop => 0,
                 Op::Read { to, offset } => {
-                    let (iov, count) = to.as_iovecs(&mut libc::iovec {
-                        iov_base: std::ptr::null_mut(),
-                        iov_len: 0,
-                    });
+                    let (iov, count) = to.as_iovecs(&mut one);
                     libc::preadv(fd, iov, count, offset.cast_signed()) as i64
                 }
                 Op::Write {
@@ -82,10 +84,7 @@ impl Op {
                     offset,
                     dsync,
                 } => {
-                    let (iov, count) = from.as_iovecs(&mut libc::iovec {
-                        iov_base: std::ptr::null_mut(),
-                        iov_len: 0,
-                    });
+                    let (iov, count) = from.as_iovecs(&mut one);
                     let flags = if dsync { libc::RWF_DSYNC } else { 0 };
                     libc::pwritev2(fd, iov, count, offset.cast_signed(), flags) as i64
                 }
