@@ -34,12 +34,20 @@ fn eight(kit: &Kit) -> Result<()> {
     let mut guest = config.boot()?;
     let list = guest.run("lsblk -bdno NAME,SIZE")?;
     for (index, name) in ('a'..='h').enumerate() {
-        let line = list.lines().find(|line| line.starts_with(&format!("vd{name} ")));
+        let line = list
+            .lines()
+            .find(|line| line.starts_with(&format!("vd{name} ")));
         let line = line.with_context(|| format!("no vd{name}:\n{list}"))?;
         let size = ((index as u64 + 1) * MIB).to_string();
-        ensure!(line.ends_with(&format!(" {size}")), "{line:?} instead of {size} bytes");
+        ensure!(
+            line.ends_with(&format!(" {size}")),
+            "{line:?} instead of {size} bytes"
+        );
         let serial = guest.run(&format!("cat /sys/block/vd{name}/serial"))?;
-        ensure!(serial == format!("SERIAL{index}"), "vd{name} has the serial number {serial}");
+        ensure!(
+            serial == format!("SERIAL{index}"),
+            "vd{name} has the serial number {serial}"
+        );
         let text = guest.run(&format!("head -n 1 /dev/vd{name}"))?;
         ensure!(text == format!("this is disk {index}"), "vd{name}: {text}");
     }
