@@ -12,6 +12,8 @@ use crate::error::Error;
 /// A huge page of the host: where guest and host addresses agree modulo this, KVM maps it as one.
 const HUGE: usize = 2 << 20;
 const MIB: u64 = 1 << 20;
+/// End of what legacy devices can address by DMA.
+const LOW: u64 = 16 * MIB;
 
 /// RAM as `layout` has it, filled with zeroes. It is there until the process ends.
 ///
@@ -47,10 +49,12 @@ fn region(base: u64, len: u64) -> Result<GuestRegionMmap<()>, Error> {
     // SAFETY: `[start, start + size)` lies within the mapping just made, which nobody else knows.
     let start =
         unsafe { mmap_anonymous(start, size, access, flags | MapFlags::FIXED) }.map_err(failed)?;
-    // SAFETY: advice of these kinds changes no contents: huge pages, and no guest RAM in core dumps.
-    // Where the kernel knows neither, nothing is lost.
-    let _ = unsafe { madvise(start, size, Advice::LinuxHugepage) };
-    // SAFETY: as above.
+    // Below 16 MiB a guest touches little and early: a huge page would only cost the time to clear it.
+    let small = LOW.saturating_sub(base).min(len) as usize;
+    let high = start.wrapping_byte_add(small);
+    // SAFETY: advice of this kind changes no contents. Where the kernel does not take it, nothing is lost.
+    let _ = unsafe { madvise(high, size.saturating_sub(small), Advice::LinuxHugepage) };
+    // SAFETY: as above; this keeps guest RAM out of core dumps.
     let _ = unsafe { madvise(start, size, Advice::LinuxDontDump) };
     let prot = access.bits().cast_signed();
     let flags = (flags.bits() | libc::MAP_ANONYMOUS.cast_unsigned()).cast_signed();
