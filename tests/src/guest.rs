@@ -29,6 +29,7 @@ const CONTENTS: Contents<'_> = Contents {
         ("lsblk", "util-linux"),
         ("fstrim", "util-linux"),
         ("blockdev", "util-linux"),
+        ("blkdiscard", "util-linux"),
     ],
 };
 

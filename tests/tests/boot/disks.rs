@@ -2,6 +2,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use tests::guest::{Config, Kit};
@@ -16,6 +17,7 @@ pub(crate) const CHECKS: fn() -> Vec<Check> = || {
         Check::new("disks::fstrim_punches_holes", fstrim),
         Check::new("disks::two_io_threads_with_four_queues", two_io_threads),
         Check::new("disks::one_tib_sparse", one_tib),
+        Check::new("disks::host_device", host_device).host_disk(16 * MIB),
     ]
 };
 
@@ -153,5 +155,51 @@ fn one_tib(kit: &Kit) -> Result<()> {
     fs::File::open(&disk)?.read_exact_at(&mut found, last * 4096)?;
     ensure!(found == *b"last\nlast\n", "the last block holds {found:?}");
     ensure!(allocated(&disk)? < MIB, "the image is sparse no more");
+    Ok(())
+}
+
+/// A disk of the host: discards and zeroes reach it as such, the rest of it stays.
+fn host_device(kit: &Kit) -> Result<()> {
+    let device = Path::new("/dev/vda");
+    fs::write(device, vec![7; 16 << 20])?;
+    let options = ",cache=none,discard=unmap";
+    let mut guest = kit.guest().disk(device, options).boot()?;
+    let size = guest.run("blockdev --getsize64 /dev/vda")?;
+    ensure!(
+        size == (16 * MIB).to_string(),
+        "{size} bytes instead of 16 MiB"
+    );
+    guest.run(
+        "tr '\\0' x < /dev/zero | dd of=/dev/vda bs=4k count=1 seek=256 conv=notrunc,fsync 2>&1",
+    )?;
+    guest.run("/usr/bin/blkdiscard --zeroout --offset 4MiB --length 1MiB /dev/vda")?;
+    guest.run("/usr/bin/blkdiscard --offset 8MiB --length 1MiB /dev/vda")?;
+    guest.power_off()?;
+
+    let content = fs::read(device)?;
+    let (chunks, _) = content.as_chunks::<4096>();
+    let discarded = |index: usize| (2048..2304).contains(&index);
+    for (index, chunk) in chunks
+        .iter()
+        .enumerate()
+        .filter(|(index, _)| !discarded(*index))
+    {
+        let expected = match index {
+            256 => b'x',
+            1024..1280 => 0,
+            _ => 7,
+        };
+        ensure!(
+            *chunk == [expected; 4096],
+            "block {index} is not all {expected}"
+        );
+    }
+    // The twelfth number is that of discards (Documentation/block/stat.rst).
+    let stat = fs::read_to_string("/sys/block/vda/stat")?;
+    let discards = stat
+        .split_whitespace()
+        .nth(11)
+        .context("no count of discards")?;
+    ensure!(discards != "0", "no discard reached the host's disk");
     Ok(())
 }

@@ -45,6 +45,8 @@ struct Check {
     memory: u32,
     /// A program that the check needs on the host, and its package.
     program: Option<(&'static str, &'static str)>,
+    /// Bytes of a disk of the host's own, its `/dev/vda`; such a check runs on an emulated host on any machine.
+    host_disk: Option<u64>,
 }
 
 impl Check {
@@ -54,6 +56,7 @@ impl Check {
             run,
             memory: 3072,
             program: None,
+            host_disk: None,
         }
     }
 
@@ -64,6 +67,11 @@ impl Check {
 
     const fn memory(mut self, mebibytes: u32) -> Self {
         self.memory = mebibytes;
+        self
+    }
+
+    const fn host_disk(mut self, bytes: u64) -> Self {
+        self.host_disk = Some(bytes);
         self
     }
 }
@@ -144,6 +152,9 @@ impl Check {
         if let Some((program, package)) = self.program {
             host::need_program(program, package).map_err(|error| format!("{error:#}"))?;
         }
+        if self.host_disk.is_some() {
+            host::prepare_emulated().map_err(|error| format!("{error:#}"))?;
+        }
         let info = fs::read_to_string("/proc/meminfo").unwrap_or_default();
         let available = info.lines().find_map(|line| {
             line.strip_prefix("MemAvailable:")?
@@ -164,6 +175,11 @@ impl Check {
     fn run(&self, kit: &Kit) -> Result<()> {
         let mut job = job(self.name, kit)?;
         job.memory = self.memory;
+        let directory = tempfile::tempdir()?;
+        if let Some(size) = self.host_disk {
+            job.emulate = true;
+            job.disks = vec![scratch::image(directory.path(), "disk", size)?];
+        }
         run(self.name, &job, DEADLINE).map(drop)
     }
 }
