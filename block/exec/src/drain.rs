@@ -10,7 +10,7 @@
 //!
 //! Lock order: the gate's list of threads is locked alone and never across an await.
 
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::ptr::NonNull;
 use std::rc::Rc;
@@ -33,8 +33,9 @@ pub(crate) struct Local {
     shut: u32,
     /// Drains that wait for zero.
     acks: Vec<oneshot::Sender<()>>,
-    /// Who wants to enter.
-    queue: VecDeque<Waker>,
+    /// Who wants to enter, by when they came.
+    queue: BTreeMap<u64, Waker>,
+    came: u64,
 }
 
 /// Where requests of one root pass. Clones are the same gate.
@@ -71,6 +72,22 @@ pub struct InFlight {
     name: Name,
 }
 
+/// A place in the line before a gate, until dropped.
+struct Place {
+    core: Rc<Core>,
+    name: Name,
+    number: u64,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let waker = with_place(&self.core, self.name, |local| {
+            local.queue.remove(&self.number)
+        });
+        drop(waker);
+    }
+}
+
 /// Nothing is in flight behind the drained gates, and nothing enters, until this is dropped.
 #[must_use = "requests flow again as soon as it is dropped"]
 pub struct Drained(Vec<Gate>);
@@ -99,25 +116,26 @@ impl Gate {
     /// # Panics
     /// On a thread that runs no executor.
     pub async fn enter(&self) -> InFlight {
-        let mut waited = false;
+        let name = self.0.name;
+        let mut place: Option<Place> = None;
         poll_fn(|cx| {
             let core = Core::current();
-            let entered = self.with_local(&core, |local| {
-                if local.shut == 0 && (waited || local.queue.is_empty()) {
+            let waiting = self.with_local(&core, |local| {
+                if local.shut == 0 && (place.is_some() || local.queue.is_empty()) {
                     local.in_flight += 1;
-                    return true;
+                    return None;
                 }
-                local.queue.push_back(cx.waker().clone());
-                false
+                let number = place.as_ref().map_or(local.came, |place| place.number);
+                local.came = local.came.max(number + 1);
+                Some((number, local.queue.insert(number, cx.waker().clone())))
             });
-            waited = true;
-            if entered {
-                Poll::Ready(InFlight {
-                    core,
-                    name: self.0.name,
-                })
-            } else {
-                Poll::Pending
+            match waiting {
+                None => Poll::Ready(InFlight { core, name }),
+                Some((number, old)) => {
+                    drop(old);
+                    place.get_or_insert_with(|| Place { core, name, number });
+                    Poll::Pending
+                }
             }
         })
         .await
@@ -272,14 +290,14 @@ impl Drop for Drained {
                             if local.shut == 0 {
                                 std::mem::take(&mut local.queue)
                             } else {
-                                VecDeque::new()
+                                BTreeMap::new()
                             }
                         })
                     });
                     waiting
                         .flatten()
                         .into_iter()
-                        .flatten()
+                        .flat_map(BTreeMap::into_values)
                         .for_each(Waker::wake);
                 });
             }

@@ -45,6 +45,31 @@ fn a_drain_waits_for_what_is_in_flight_and_holds_the_rest() {
 }
 
 #[test]
+fn who_stops_waiting_at_a_gate_leaves_nothing_behind() {
+    each_ring(|executor| {
+        executor.block_on(async {
+            let gate = Gate::new();
+            drop(gate.enter().await);
+            let drained = gate.drain().await;
+            let waiting = || gate.with_local(&Core::current(), |local| local.queue.len());
+            for _ in 0..10 {
+                let mut enter = std::pin::pin!(gate.enter());
+                for _ in 0..2 {
+                    poll_fn(|context| {
+                        assert!(enter.as_mut().poll(context).is_pending());
+                        Poll::Ready(())
+                    })
+                    .await;
+                    assert_eq!(waiting(), 1);
+                }
+            }
+            assert_eq!(waiting(), 0);
+            drop(drained);
+        });
+    });
+}
+
+#[test]
 fn a_refused_entry_counts_nothing() {
     each_ring(|executor| {
         executor.block_on(async {

@@ -1,8 +1,10 @@
 //! "Something happened": a signal without a value.
 
-use std::future::{Future, poll_fn};
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Mutex;
-use std::task::{Poll, Waker};
+use std::task::{Context, Poll, Waker};
 
 use crate::lock;
 
@@ -17,7 +19,9 @@ pub struct Notify(Mutex<State>);
 struct State {
     /// How often `notify_all` was called.
     count: u64,
-    waiting: Vec<Waker>,
+    /// Who waits, by when they were first polled.
+    waiting: BTreeMap<u64, Waker>,
+    next: u64,
 }
 
 impl Notify {
@@ -25,7 +29,8 @@ impl Notify {
     pub const fn new() -> Self {
         Self(Mutex::new(State {
             count: 0,
-            waiting: Vec::new(),
+            waiting: BTreeMap::new(),
+            next: 0,
         }))
     }
 
@@ -35,25 +40,54 @@ impl Notify {
         state.count = state.count.wrapping_add(1);
         let woken = std::mem::take(&mut state.waiting);
         drop(state);
-        woken.into_iter().for_each(Waker::wake);
+        woken.into_values().for_each(Waker::wake);
+    }
+
+    /// How many wait.
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> usize {
+        lock(&self.0).waiting.len()
     }
 
     /// Waits for the next `notify_all` after this call. May be dropped at any time.
     pub fn notified(&self) -> impl Future<Output = ()> + use<'_> {
-        let since = lock(&self.0).count;
-        poll_fn(move |cx| {
-            let mut state = lock(&self.0);
-            if state.count != since {
-                return Poll::Ready(());
-            }
-            if !state
-                .waiting
-                .iter()
-                .any(|known| known.will_wake(cx.waker()))
-            {
-                state.waiting.push(cx.waker().clone());
-            }
-            Poll::Pending
-        })
+        Notified {
+            of: self,
+            since: lock(&self.0).count,
+            place: None,
+        }
+    }
+}
+
+struct Notified<'a> {
+    of: &'a Notify,
+    since: u64,
+    place: Option<u64>,
+}
+
+impl Future for Notified<'_> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let mut state = lock(&self.of.0);
+        if state.count != self.since {
+            return Poll::Ready(());
+        }
+        let place = self.place.unwrap_or(state.next);
+        state.next = state.next.max(place.wrapping_add(1));
+        let old = state.waiting.insert(place, cx.waker().clone());
+        drop(state);
+        drop(old);
+        self.place = Some(place);
+        Poll::Pending
+    }
+}
+
+impl Drop for Notified<'_> {
+    fn drop(&mut self) {
+        if let Some(place) = self.place {
+            let waker = lock(&self.of.0).waiting.remove(&place);
+            drop(waker);
+        }
     }
 }

@@ -2,7 +2,8 @@ use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use super::*;
@@ -182,4 +183,43 @@ fn a_value_crosses_threads_once() {
         );
         thread.stop(SOON).unwrap();
     });
+}
+
+#[test]
+fn who_stops_waiting_for_an_event_leaves_nothing_behind() {
+    let event = Notify::new();
+    for _ in 0..1000 {
+        let waker = Waker::from(Arc::new(Count(AtomicU32::new(0))));
+        let mut context = Context::from_waker(&waker);
+        let mut waiting = std::pin::pin!(event.notified());
+        assert!(waiting.as_mut().poll(&mut context).is_pending());
+        assert!(waiting.as_mut().poll(&mut context).is_pending());
+        assert_eq!(event.waiting(), 1);
+    }
+    assert_eq!(event.waiting(), 0);
+}
+
+#[test]
+fn every_waiter_of_a_task_hears_of_an_event() {
+    let event = Notify::new();
+    let count = Arc::new(Count(AtomicU32::new(0)));
+    let waker = Waker::from(Arc::clone(&count));
+    let mut context = Context::from_waker(&waker);
+    let mut stays = std::pin::pin!(event.notified());
+    assert!(stays.as_mut().poll(&mut context).is_pending());
+    {
+        let mut leaves = std::pin::pin!(event.notified());
+        assert!(leaves.as_mut().poll(&mut context).is_pending());
+    }
+    event.notify_all();
+    assert!(count.0.load(Ordering::Relaxed) > 0);
+    assert!(stays.as_mut().poll(&mut context).is_ready());
+}
+
+struct Count(AtomicU32);
+
+impl std::task::Wake for Count {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
 }
