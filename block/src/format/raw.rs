@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use exec::AlignedBuf;
+use exec::{AlignedBuf, IoSlice, IoSlices};
 
 use super::magic::format_of;
 use crate::driver::{Driver, Extent, Limits};
@@ -97,19 +97,24 @@ impl Raw {
         child
     }
 
-    /// Copies the data, which may be changing guest memory, and looks at the copy before it is written.
+    /// Copies the first sector, which may be changing guest memory, and looks at the copy before it is written.
     async fn write_guarded(&self, req: Request<'_>) -> std::io::Result<()> {
         let Op::Write(from) = &req.op else {
             return self.child().submit(req).await;
         };
-        let mut copy = AlignedBuf::new(from.len(), SECTOR as usize)?;
-        from.copy_to(copy.as_mut_slice());
+        let looked_at = from.len().min(SECTOR as usize);
+        let (first, rest) = from.split_at(looked_at);
+        let mut copy = AlignedBuf::new(looked_at, SECTOR as usize)?;
+        first.copy_to(copy.as_mut_slice());
         if format_of(copy.as_slice()).is_some() {
             return Err(errno(libc::EPERM));
         }
+        let pieces: Vec<_> = std::iter::once(IoSlice::new(copy.as_slice()))
+            .chain(rest.pieces())
+            .collect();
         self.child()
             .submit(Request {
-                op: Op::Write(copy.as_slice().into()),
+                op: Op::Write(IoSlices::new(&pieces)),
                 ..req
             })
             .await
@@ -183,3 +188,6 @@ impl Driver for Raw {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
