@@ -210,6 +210,9 @@ fn limits(file: &File) -> Limits {
         memory_alignment: align.memory,
         logical_block: align.offset,
         physical_block: align.offset.max(512),
+        // A synced write through the page cache also reports what earlier writes lost, and the kernel then forgets
+        // it. Only `flush` remembers, so there it is a write and a flush.
+        fua: align.offset > 1,
         ..Limits::default()
     };
     if file.kind() == FileKind::BlockDevice {

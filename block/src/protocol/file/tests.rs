@@ -178,6 +178,21 @@ fn a_flush_that_lost_data_never_succeeds_again() {
     }
 }
 
+/// A write that is synced as it is written reports the data that earlier writes lost, and the kernel then
+/// forgets it: so such a write is a write and a flush, which remembers.
+#[test]
+fn a_durable_write_that_lost_data_fails_every_later_flush() {
+    let sim = storage(1);
+    sim.fail(OpKind::Sync, 0, libc::EIO);
+    run(&sim, async {
+        let edge = edge(&sim, 1);
+        let errno = |done: io::Result<()>| done.err().and_then(|error| error.raw_os_error());
+        let write = edge.submit(Request::write(0, [1; 512].as_slice(), Flags::FUA));
+        assert_eq!(errno(write.await), Some(libc::EIO));
+        assert_eq!(errno(edge.submit(Request::flush()).await), Some(libc::EIO));
+    });
+}
+
 #[test]
 fn what_the_host_says_reaches_the_guest() {
     let sim = storage(1);
