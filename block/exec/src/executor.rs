@@ -363,10 +363,12 @@ impl Core {
         self.ring.borrow_mut().unwatch(fd, key as u64);
     }
 
-    /// Sends a wake-up from this ring to that of `to`. False where that is not possible.
+    /// Sends a wake-up from this ring to that of `to`, with the next batch. False where that is not possible, and while
+    /// the executor is being dropped, which has no next batch.
     pub(crate) fn message(&self, to: &Arc<Shared>) -> bool {
         let target: RawFd = to.ring_fd.load(Ordering::Acquire);
-        if target < 0 || Arc::ptr_eq(to, &self.shared) {
+        let ending = self.shared.ring_fd.load(Ordering::Relaxed) < 0;
+        if target < 0 || ending || Arc::ptr_eq(to, &self.shared) {
             return false;
         }
         let Ok(mut ring) = self.ring.try_borrow_mut() else {
@@ -658,6 +660,8 @@ impl Executor {
             if main.woken.swap(false, Ordering::AcqRel) {
                 self.core.budget.set(BUDGET);
                 if let Poll::Ready(value) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+                    // Who was woken through this ring must not wait for the next call.
+                    self.core.enter(Wait::No);
                     return value;
                 }
             }
@@ -727,8 +731,8 @@ impl Executor {
             }
         }
         // A timer may fire when nothing else is ready, and once anyway, so that a busy thread has timers too.
-        let busy = (0..16).all(|_| self.core.turn() || self.core.fire_timer());
-        self.core.fire_timer();
+        let mut busy = (0..16).all(|_| self.core.turn() || self.core.fire_timer());
+        busy |= self.core.fire_timer();
         let Some(host) = &self.host else { return };
         let limit = match self
             .core
@@ -803,6 +807,7 @@ impl Drop for Executor {
         let previous = CURRENT.replace(Some(NonNull::from(&*self.core)));
         let _enter = Enter(previous);
         self.core.shared.ring_fd.store(-1, Ordering::Release);
+        self.core.enter(Wait::No);
         loop {
             // A task that another thread is waking right now reaches us through the mail.
             let wakers: Vec<_> = self

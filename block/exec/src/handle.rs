@@ -192,7 +192,7 @@ impl Handle {
     }
 
     /// Runs a future on that executor and blocks this thread until it has its result. For threads that are no
-    /// executor: a vCPU, a test, the main thread before its loop.
+    /// executor (a vCPU, a test, the main thread before its loop): where one runs, nothing else does meanwhile.
     ///
     /// # Panics
     /// On the executor's own thread (it would wait for itself), if the executor has ended, or if the future panics.
@@ -219,6 +219,8 @@ impl Handle {
             );
         };
         let _ = self.0.send(Message::Do(Box::new(run)));
+        // On an executor's thread that wake-up waits in its ring, which is not entered before this returns.
+        self.0.ring_bell();
         receiver
             .recv()
             .unwrap_or_else(|_| panic!("{from}: the executor ended before it answered"))

@@ -562,3 +562,121 @@ fn where_io_uring_is_refused_threads_take_over_and_say_why() {
     };
     assert!(why.contains("not permitted"), "{why}");
 }
+
+/// An executor that sleeps, with nothing that would wake it but what the test does.
+fn sleeper() -> IoThread {
+    let thread = IoThread::spawn(Config {
+        poll_max: Duration::ZERO,
+        ..Config::default()
+    })
+    .unwrap();
+    thread.handle().call_blocking(|| async {});
+    thread
+}
+
+/// Long enough for an executor to fall asleep, if it has nothing to do.
+const DOZE: Duration = Duration::from_millis(20);
+
+#[test]
+fn who_is_woken_wakes_though_the_waker_runs_no_more() {
+    each_ring(|executor| {
+        let other = sleeper();
+        let handle = other.handle();
+        let (sender, receiver) = std::sync::mpsc::sync_channel(1);
+        std::thread::sleep(DOZE);
+        executor.block_on(async {
+            handle.spawn(move || async move { sender.send(()).unwrap() });
+        });
+        receiver.recv_timeout(SOON).unwrap();
+        other.stop(SOON).unwrap();
+    });
+}
+
+#[test]
+fn who_waits_for_an_executor_that_is_dropped_hears_of_it() {
+    for ring in [RingKind::Auto, RingKind::Threads] {
+        let other = sleeper();
+        let (held, gone) = sync::oneshot::channel::<()>();
+        let (sender, receiver) = std::sync::mpsc::sync_channel(1);
+        other.handle().spawn(move || async move {
+            assert!(gone.await.is_err());
+            sender.send(()).unwrap();
+        });
+        let executor = Executor::new(Config {
+            ring,
+            ..Config::default()
+        })
+        .unwrap();
+        executor.block_on(async {
+            spawn(async move {
+                let _held = held;
+                std::future::pending::<()>().await;
+            });
+            yield_now().await;
+        });
+        std::thread::sleep(DOZE);
+        drop(executor);
+        receiver.recv_timeout(SOON).unwrap();
+        other.stop(SOON).unwrap();
+    }
+}
+
+#[test]
+fn an_executor_may_block_on_another() {
+    let other = sleeper();
+    let handle = other.handle();
+    let (sender, receiver) = std::sync::mpsc::sync_channel(1);
+    std::thread::sleep(DOZE);
+    std::thread::spawn(move || {
+        let executor = Executor::new(Config::default()).unwrap();
+        let answer = executor.block_on(async { handle.call_blocking(|| async { 7 }) });
+        sender.send(answer).unwrap();
+    });
+    assert_eq!(receiver.recv_timeout(SOON), Ok(7));
+    other.stop(SOON).unwrap();
+}
+
+/// A clock that goes on by a nanosecond whenever it is looked at.
+struct Creeping(std::sync::atomic::AtomicU64);
+
+impl Clock for Creeping {
+    fn now(&self) -> Instant {
+        Instant::from_nanos(self.0.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn idle(&self, deadline: Instant) -> Idle {
+        Idle::Sleep(deadline.since(self.now()))
+    }
+}
+
+#[test]
+fn a_timer_that_comes_due_at_the_end_of_a_turn_is_not_forgotten() {
+    for deadline in 0..20 {
+        let mut executor = Executor::new(Config {
+            clock: Arc::new(Creeping(0.into())),
+            ..Config::default()
+        })
+        .unwrap();
+        let fd = executor.event_fd().unwrap().try_clone_to_owned().unwrap();
+        let done = Arc::new(AtomicU32::new(0));
+        let fired = Arc::clone(&done);
+        executor.handle().spawn(move || async move {
+            sleep_until(Instant::from_nanos(deadline)).await;
+            fired.store(1, Ordering::Relaxed);
+        });
+        executor.turn();
+        while done.load(Ordering::Relaxed) == 0 {
+            let mut fds = [rustix::event::PollFd::new(
+                &fd,
+                rustix::event::PollFlags::IN,
+            )];
+            let limit = rustix::event::Timespec {
+                tv_sec: 1,
+                tv_nsec: 0,
+            };
+            let ready = rustix::event::poll(&mut fds, Some(&limit)).unwrap();
+            assert_eq!(ready, 1, "the timer at {deadline} ns is forgotten");
+            executor.turn();
+        }
+    }
+}
