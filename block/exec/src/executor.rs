@@ -145,12 +145,17 @@ thread_local! {
     static CURRENT: Cell<Option<NonNull<Core>>> = const { Cell::new(None) };
 }
 
+/// Where a core is, such that an `Rc` may be made of it again.
+fn address(core: &Rc<Core>) -> Option<NonNull<Core>> {
+    NonNull::new(Rc::as_ptr(core).cast_mut())
+}
+
 /// Makes a core the thread's current one for a while.
 struct Enter(Option<NonNull<Core>>);
 
 impl Enter {
     fn new(core: &Rc<Core>) -> Self {
-        let previous = CURRENT.replace(Some(NonNull::from(&**core)));
+        let previous = CURRENT.replace(address(core));
         if let Some(previous) = previous {
             CURRENT.set(Some(previous));
             panic!("an executor inside an executor");
@@ -804,7 +809,7 @@ impl Drop for Executor {
     /// Drops the tasks that have not ended, on this thread, then closes ring and pool. An operation in flight is
     /// cancelled and waited for.
     fn drop(&mut self) {
-        let previous = CURRENT.replace(Some(NonNull::from(&*self.core)));
+        let previous = CURRENT.replace(address(&self.core));
         let _enter = Enter(previous);
         self.core.shared.ring_fd.store(-1, Ordering::Release);
         self.core.enter(Wait::No);
