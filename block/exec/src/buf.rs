@@ -266,12 +266,23 @@ impl<'a> IoSlices<'a> {
         (self.len <= self.head.len()).then(|| self.head.cut(0, self.len))
     }
 
-    /// At most `libc::UIO_MAXIOV` pieces as the kernel takes them.
-    pub(crate) fn to_iovecs(self) -> Vec<libc::iovec> {
-        self.pieces()
-            .take(libc::UIO_MAXIOV as usize)
-            .map(|p| p.0)
-            .collect()
+    /// At most `libc::UIO_MAXIOV` pieces as the kernel takes them; where that is not all, whole units of `unit` bytes.
+    pub(crate) fn to_iovecs(self, unit: usize) -> Vec<libc::iovec> {
+        let pieces = self.pieces().take(libc::UIO_MAXIOV as usize);
+        let mut pieces: Vec<_> = pieces.map(|p| p.0).collect();
+        let total: usize = pieces.iter().map(|piece| piece.iov_len).sum();
+        if total < self.len && total >= unit {
+            let mut over = total % unit;
+            while let Some(last) = pieces.last_mut().filter(|_| over > 0) {
+                let cut = over.min(last.iov_len);
+                last.iov_len -= cut;
+                over -= cut;
+                if last.iov_len == 0 {
+                    pieces.pop();
+                }
+            }
+        }
+        pieces
     }
 }
 

@@ -492,7 +492,7 @@ impl File {
         let memory = if let Some(piece) = slices.single() {
             Memory::One(piece.as_ptr().cast_mut(), piece.len())
         } else {
-            many = slices.to_iovecs();
+            many = slices.to_iovecs(self.alignment.offset as usize);
             Memory::Many(many.as_ptr(), many.len())
         };
         self.run(op(memory)).await.map(|count| count as usize)
@@ -534,7 +534,7 @@ impl File {
         let memory = if let Some(piece) = to.single() {
             Memory::One(piece.as_ptr().cast_mut(), piece.len())
         } else {
-            many = to.to_iovecs();
+            many = to.to_iovecs(1);
             Memory::Many(many.as_ptr(), many.len())
         };
         let (iov, count) = memory.as_iovecs(&mut one);

@@ -95,6 +95,55 @@ fn many_pieces_are_one_transfer() {
     });
 }
 
+/// Direct I/O asks for whole blocks, and the kernel takes 1024 pieces at once: those need not be whole blocks together.
+#[test]
+fn many_small_pieces_are_whole_blocks() {
+    let sim = crate::sim::Sim::new(1);
+    let alignment = Alignment {
+        memory: 4,
+        offset: 512,
+    };
+    let executor = Executor::new(Config {
+        ring: RingKind::Sim(sim.clone()),
+        ..Config::default()
+    })
+    .unwrap();
+    // 1536 pieces of 12 bytes are 36 blocks; here the first 1024 are 8 bytes short of 24.
+    let lens: Vec<usize> = [4].into_iter().chain([12; 1534]).chain([20]).collect();
+    let whole: Vec<u32> = (0..36 * 128).map(|n| n * 7 + 1).collect();
+    let mut back = whole.iter().map(|_| 0).collect::<Vec<u32>>();
+    executor.block_on(async {
+        let file = sim.file_aligned("disk", alignment).unwrap();
+        let mut words = whole.as_slice();
+        let pieces: Vec<_> = lens
+            .iter()
+            .map(|len| {
+                let (now, rest) = words.split_at(len / 4);
+                words = rest;
+                // SAFETY: these are bytes of `whole`.
+                unsafe { IoSlice::from_raw_parts(now.as_ptr().cast(), *len) }
+            })
+            .collect();
+        file.write_at(0, IoSlices::new(&pieces), false)
+            .await
+            .unwrap();
+        let mut words = back.as_mut_slice();
+        let mut pieces: Vec<_> = lens
+            .iter()
+            .map(|len| {
+                let (now, rest) = std::mem::take(&mut words).split_at_mut(len / 4);
+                words = rest;
+                // SAFETY: these are bytes of `back`, which is not looked at meanwhile.
+                unsafe { IoSliceMut::from_raw_parts(now.as_mut_ptr().cast(), *len) }
+            })
+            .collect();
+        file.read_at(0, IoSlicesMut::new(&mut pieces))
+            .await
+            .unwrap();
+    });
+    assert_eq!(back, whole);
+}
+
 #[test]
 fn many_operations_at_once() {
     each_way(|executor, file| {
