@@ -78,6 +78,8 @@ pub struct Config {
     pub on_start: Option<Hook>,
     /// The most threads its pool may have at a time.
     pub pool_threads: usize,
+    /// Another loop will watch [`Executor::event_fd`], at the price of slower completions.
+    pub hosted: bool,
 }
 
 impl Default for Config {
@@ -89,6 +91,7 @@ impl Default for Config {
             poll_max: Duration::from_micros(32),
             on_start: None,
             pool_threads: 64,
+            hosted: false,
         }
     }
 }
@@ -174,10 +177,10 @@ impl Core {
     fn new(config: Config) -> io::Result<Rc<Self>> {
         let threads = || Ok::<Box<dyn Ring>, io::Error>(Box::new(Threads::new()?));
         let (mut ring, status): (Box<dyn Ring>, _) = match config.ring {
-            RingKind::Uring => (Box::new(Uring::new()?), RingStatus::Uring),
+            RingKind::Uring => (Box::new(Uring::new(config.hosted)?), RingStatus::Uring),
             RingKind::Threads => (threads()?, RingStatus::Threads),
             RingKind::Sim(sim) => (Box::new(sim.ring()?), RingStatus::Sim),
-            RingKind::Auto => match Uring::new() {
+            RingKind::Auto => match Uring::new(config.hosted) {
                 Ok(ring) => (Box::new(ring), RingStatus::Uring),
                 Err(error) => (threads()?, RingStatus::Refused(error.to_string())),
             },
@@ -610,6 +613,22 @@ struct Host {
     again: OwnedFd,
 }
 
+impl Host {
+    fn new(ring: BorrowedFd<'_>) -> io::Result<Self> {
+        let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
+        let host = Self {
+            epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
+            timer: rustix::time::timerfd_create(TimerfdClockId::Monotonic, flags)?,
+            again: crate::handle::new_eventfd()?,
+        };
+        for fd in [ring, host.timer.as_fd(), host.again.as_fd()] {
+            let data = epoll::EventData::new_u64(0);
+            epoll::add(&host.epoll, fd, data, epoll::EventFlags::IN)?;
+        }
+        Ok(host)
+    }
+}
+
 /// Wakes the future that `block_on` runs.
 struct Main {
     woken: AtomicBool,
@@ -638,10 +657,13 @@ impl Executor {
     /// # Errors
     /// No descriptors or memory left, or the host refuses io_uring and the configuration insists on it.
     pub fn new(config: Config) -> io::Result<Self> {
-        Ok(Self {
-            core: Core::new(config)?,
-            host: None,
-        })
+        let hosted = config.hosted;
+        let core = Core::new(config)?;
+        let host = match hosted {
+            true => Some(Host::new(core.ring.borrow_mut().event_fd()?)?),
+            false => None,
+        };
+        Ok(Self { core, host })
     }
 
     /// Its name for other threads and for tasks.
@@ -688,37 +710,10 @@ impl Executor {
     }
 
     /// A descriptor that is readable when [`turn`](Self::turn) has something to do, timers included: for a main loop
-    /// that watches many descriptors. Level-triggered. Call `turn` once after asking for it first.
-    ///
-    /// # Errors
-    /// No descriptors left.
-    pub fn event_fd(&mut self) -> io::Result<BorrowedFd<'_>> {
-        let host = match self.host.take() {
-            Some(host) => host,
-            None => {
-                let (epoll, again) = (
-                    epoll::create(epoll::CreateFlags::CLOEXEC)?,
-                    crate::handle::new_eventfd()?,
-                );
-                let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
-                let timer = rustix::time::timerfd_create(TimerfdClockId::Monotonic, flags)?;
-                let data = epoll::EventData::new_u64(0);
-                epoll::add(
-                    &epoll,
-                    self.core.ring.borrow_mut().event_fd()?,
-                    data,
-                    epoll::EventFlags::IN,
-                )?;
-                epoll::add(&epoll, &timer, data, epoll::EventFlags::IN)?;
-                epoll::add(&epoll, &again, data, epoll::EventFlags::IN)?;
-                Host {
-                    epoll,
-                    timer,
-                    again,
-                }
-            }
-        };
-        Ok(self.host.insert(host).epoll.as_fd())
+    /// that watches many descriptors. Level-triggered. Call `turn` once before watching it. `None` unless the executor
+    /// was made to be [hosted](Config::hosted).
+    pub fn event_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.host.as_ref().map(|host| host.epoll.as_fd())
     }
 
     /// Runs what is ready and takes what has completed, without sleeping; a bounded number of rounds, so that the
@@ -730,10 +725,6 @@ impl Executor {
             let mut count = [0u8; 8];
             let _ = rustix::io::read(&host.again, &mut count);
             let _ = rustix::io::read(&host.timer, &mut count);
-            if let Ok(event) = self.core.ring.borrow_mut().event_fd() {
-                // An epoll descriptor cannot be read, and need not be.
-                let _ = rustix::io::read(event, &mut count);
-            }
         }
         // A timer may fire when nothing else is ready, and once anyway, so that a busy thread has timers too.
         let mut busy = (0..16).all(|_| self.core.turn() || self.core.fire_timer());

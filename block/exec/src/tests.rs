@@ -239,8 +239,9 @@ fn every_thread_is_set_up_first() {
 fn hosted_in_another_loop() {
     for ring in [RingKind::Auto, RingKind::Threads] {
         let other = IoThread::spawn(Config::default()).unwrap().handle();
-        let mut executor = Executor::new(Config {
+        let executor = Executor::new(Config {
             ring,
+            hosted: true,
             ..Config::default()
         })
         .unwrap();
@@ -287,6 +288,48 @@ fn hosted_in_another_loop() {
             tv_nsec: 20_000_000,
         };
         assert_eq!(rustix::event::poll(&mut fds, Some(&limit)).unwrap(), 0);
+    }
+}
+
+#[test]
+fn every_ring_of_the_bell_reaches_another_loop() {
+    for ring in [RingKind::Auto, RingKind::Threads] {
+        let executor = Executor::new(Config {
+            ring,
+            hosted: true,
+            ..Config::default()
+        })
+        .unwrap();
+        let (handle, count) = (executor.handle(), Arc::new(AtomicU32::new(0)));
+        let fd = executor.event_fd().unwrap().try_clone_to_owned().unwrap();
+        executor.turn();
+        let ringer = std::thread::spawn({
+            let count = count.clone();
+            move || {
+                for n in 0..500 {
+                    let count = count.clone();
+                    handle.spawn(move || async move {
+                        count.fetch_add(1, Ordering::Relaxed);
+                    });
+                    // One at a time, and at times when the loop sleeps.
+                    std::thread::sleep(Duration::from_micros(n % 5 * 100));
+                }
+            }
+        });
+        while count.load(Ordering::Relaxed) < 500 {
+            let mut fds = [rustix::event::PollFd::new(
+                &fd,
+                rustix::event::PollFlags::IN,
+            )];
+            let limit = rustix::event::Timespec {
+                tv_sec: 5,
+                tv_nsec: 0,
+            };
+            let heard = rustix::event::poll(&mut fds, Some(&limit)).unwrap();
+            assert_eq!(heard, 1, "deaf after {}", count.load(Ordering::Relaxed));
+            executor.turn();
+        }
+        ringer.join().unwrap();
     }
 }
 

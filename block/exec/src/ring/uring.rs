@@ -1,7 +1,8 @@
 //! The ring proper: one io_uring, owned by one thread.
 //!
 //! - `SINGLE_ISSUER | DEFER_TASKRUN` where the kernel has them (6.1): completions are worked out when this thread
-//!   enters with GETEVENTS, so `is_ready` also looks at the TASKRUN flag. Older kernels get COOP_TASKRUN or nothing.
+//!   enters with GETEVENTS, so `is_ready` also looks at the TASKRUN flag. Older kernels get COOP_TASKRUN or nothing, and
+//!   so does a ring that another loop polls.
 //! - Leaves are registered in a sparse table the first time they are used here; slot = the leaf's index. A slot is
 //!   emptied when the leaf is dropped, else the ring would keep the file open.
 //! - The ring is restricted (5.10) to the operations of this file before it is enabled: what goes through a ring passes
@@ -10,7 +11,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::sync::Arc;
 
 use io_uring::types::{Fd, Fixed, FsyncFlags, SubmitArgs, Timespec};
@@ -33,13 +34,15 @@ pub(crate) struct Uring {
     /// The generation of the leaf in each slot, 0 for none; `None` where there is no sparse table (before 5.19).
     files: Option<Vec<u64>>,
     messages: bool,
-    event: Option<OwnedFd>,
 }
 
 impl Uring {
+    /// `hosted`: another loop polls the ring's descriptor. A ring with DEFER_TASKRUN does not wake who polls it, and its
+    /// eventfd falls silent (seen on 6.18) after a completion that another eventfd caused.
+    ///
     /// # Errors
     /// What io_uring_setup says, or ENOSYS when the kernel's io_uring lacks what is needed (5.13).
-    pub(crate) fn new() -> io::Result<Self> {
+    pub(crate) fn new(hosted: bool) -> io::Result<Self> {
         let builder = || {
             let mut builder = IoUring::builder();
             builder
@@ -49,20 +52,26 @@ impl Uring {
                 .dontfork();
             builder
         };
-        let ring = builder()
-            .setup_single_issuer()
-            .setup_defer_taskrun()
-            .setup_taskrun_flag()
-            .setup_submit_all()
-            .build(ENTRIES)
-            .or_else(|_| {
-                builder()
-                    .setup_coop_taskrun()
-                    .setup_taskrun_flag()
-                    .setup_submit_all()
-                    .build(ENTRIES)
-            })
-            .or_else(|_| builder().build(ENTRIES))?;
+        let deferred = || {
+            builder()
+                .setup_single_issuer()
+                .setup_defer_taskrun()
+                .setup_taskrun_flag()
+                .setup_submit_all()
+                .build(ENTRIES)
+        };
+        let cooperative = || {
+            builder()
+                .setup_coop_taskrun()
+                .setup_taskrun_flag()
+                .setup_submit_all()
+                .build(ENTRIES)
+        };
+        let ring = match hosted {
+            true => builder().setup_single_issuer().build(ENTRIES),
+            false => deferred().or_else(|_| cooperative()),
+        }
+        .or_else(|_| builder().build(ENTRIES))?;
         let params = ring.params();
         // Resource tagging came with multishot poll.
         if !(params.is_feature_ext_arg()
@@ -87,7 +96,6 @@ impl Uring {
             backlog: VecDeque::new(),
             files,
             messages,
-            event: None,
         })
     }
 
@@ -320,15 +328,8 @@ impl Ring for Uring {
     }
 
     fn event_fd(&mut self) -> io::Result<BorrowedFd<'_>> {
-        if self.event.is_none() {
-            let event = crate::handle::new_eventfd()?;
-            self.ring.submitter().register_eventfd(event.as_raw_fd())?;
-            self.event = Some(event);
-        }
-        match &self.event {
-            Some(event) => Ok(event.as_fd()),
-            None => Err(io::ErrorKind::NotFound.into()),
-        }
+        // SAFETY: the ring keeps its descriptor open, and the borrow keeps the ring.
+        Ok(unsafe { BorrowedFd::borrow_raw(self.ring.as_raw_fd()) })
     }
 
     fn message(&mut self, target: RawFd, wake: u64, token: u64) -> bool {
@@ -371,7 +372,7 @@ mod tests {
     /// What an attacker would use a ring for.
     #[test]
     fn a_ring_opens_nothing() {
-        let Ok(mut ring) = Uring::new() else {
+        let Ok(mut ring) = Uring::new(false) else {
             // Where io_uring is refused there is nothing to restrict.
             return;
         };
