@@ -18,6 +18,7 @@ pub mod boot;
 pub mod disks;
 pub mod events;
 mod life;
+mod main_loop;
 pub mod pc;
 mod signals;
 
@@ -81,6 +82,7 @@ pub fn build(config: &Config, sandbox: &Sandbox, console: Console) -> Result<Mac
     let main = exec::Config {
         name: "main".into(),
         on_start: Some(sandbox.on_start_of_main()),
+        hosted: true,
         ..exec::Config::default()
     };
     let executor = Executor::new(main)
@@ -175,7 +177,7 @@ impl Machine {
     /// # Errors
     /// The host failed, or something could not be brought to rest.
     pub fn run(self) -> Result<Outcome, Error> {
-        let (outcome, disks, deadline) = self.executor.block_on(self.life.run())?;
+        let (outcome, disks, deadline) = main_loop::run(&self.executor, self.life.run())??;
         disks.stop(deadline)?;
         Ok(outcome)
     }
