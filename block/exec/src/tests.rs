@@ -695,8 +695,9 @@ impl Clock for Creeping {
 #[test]
 fn a_timer_that_comes_due_at_the_end_of_a_turn_is_not_forgotten() {
     for deadline in 0..20 {
-        let mut executor = Executor::new(Config {
+        let executor = Executor::new(Config {
             clock: Arc::new(Creeping(0.into())),
+            hosted: true,
             ..Config::default()
         })
         .unwrap();
