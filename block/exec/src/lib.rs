@@ -6,7 +6,7 @@
 //! - `ring`: what does the I/O: io_uring, threads where that is refused, or [`sim`], a seeded simulation in memory that
 //!   reorders, shortens, fails and crashes.
 //! - `op`: one leaf operation as a future, and the rule that it is never dropped in flight.
-//! - `executor`, `task`, `handle`, `poll`: tasks, their thread, its mailbox and bell, polling before sleeping.
+//! - `config`, `executor`, `task`, `handle`, `poll`: tasks, their thread, its mailbox and bell, polling before sleeping.
 //! - [`Kick`], [`sleep`] on a [`Clock`], [`offload`]: what else can be awaited.
 //! - [`File`]: leaf operations with whole results: loops over short I/O, zeroes beyond the end.
 //! - [`sync`]: locks and signals that work across threads; [`drain`]: counts of requests in flight, and what may only
@@ -18,6 +18,7 @@
 
 pub mod buf;
 mod clock;
+mod config;
 pub mod drain;
 mod executor;
 mod file;
@@ -36,8 +37,9 @@ mod timer;
 
 pub use buf::{AlignedBuf, IoSlice, IoSliceMut, IoSlices, IoSlicesMut};
 pub use clock::{Clock, Idle, Instant, Monotonic, Virtual};
+pub use config::{Config, Hook, RingKind, ThreadKind};
 pub use drain::{DrainCell, Drained};
-pub use executor::{Config, Executor, Hook, RingKind, ThreadKind, dropped_in_flight};
+pub use executor::{Executor, dropped_in_flight};
 pub use file::{Alignment, Allocate, Engine, File, FileKind, Sync};
 pub use handle::{ExecutorId, Handle, RingStatus};
 pub use kick::Kick;

@@ -6,7 +6,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use crate::executor::{Core, Hook, ThreadKind};
+use crate::config::{Hook, ThreadKind};
+use crate::executor::Core;
 use crate::lock;
 use crate::sync::oneshot;
 

@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::executor::{Config, Core, Executor, ThreadKind};
+use crate::config::{Config, ThreadKind};
+use crate::executor::{Core, Executor};
 use crate::handle::Handle;
 use crate::lock;
 
