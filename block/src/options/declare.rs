@@ -224,10 +224,16 @@ pub fn check_keys(tree: &Tree, schemas: &[&'static Schema]) -> Result<(), Error>
             let reason = match nearest(key, names) {
                 Some(near) => format!("unknown option; did you mean '{near}'?"),
                 None if fields().next().is_none() => "unknown option; none is taken here".into(),
-                None => format!(
-                    "unknown option; there are {}",
-                    fields().map(|f| f.key).collect::<Vec<_>>().join(", ")
-                ),
+                None => {
+                    let mut keys: Vec<&str> = Vec::new();
+                    for key in fields().map(|field| field.key) {
+                        // What several schemas share is named once.
+                        if !keys.contains(&key) {
+                            keys.push(key);
+                        }
+                    }
+                    format!("unknown option; there are {}", keys.join(", "))
+                }
             };
             return Err(Error::new(reason).at(key));
         };

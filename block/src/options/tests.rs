@@ -293,3 +293,11 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_two_structs_share_is_named_once() {
+    let tree = Tree::parse_keyval("zzz=1", None).unwrap();
+    let error = check_keys(&tree, &[Node::SCHEMA, Cache::SCHEMA, Node::SCHEMA]).unwrap_err();
+    let expected = "'zzz': unknown option; there are filename, size, cache, discard, read-only, queues, direct, no-flush";
+    assert_eq!(error.to_string(), expected);
+}
