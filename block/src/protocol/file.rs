@@ -334,7 +334,10 @@ impl HostFile {
                 let shared = if sharing { "shared " } else { "" };
                 let who = match lock::holder(self.file.as_fd(), byte) {
                     Some(who) => format!("{who} uses it"),
-                    None => format!("another process uses it; 'fuser -v {}' names it", self.path),
+                    None => format!(
+                        "another disk here uses it, or another process, which 'fuser -v {}' names",
+                        self.path
+                    ),
                 };
                 Error::new(
                     ErrorKind::InUse,
