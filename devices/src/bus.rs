@@ -177,6 +177,17 @@ impl Bus {
         }
     }
 
+    /// Whether nothing answers anywhere in `[base, base + len)`.
+    pub fn is_free(&self, base: u64, len: u64) -> bool {
+        let Some(span) = len.checked_sub(1) else {
+            return true;
+        };
+        let last = base.saturating_add(span);
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        let mut mappings = state.mappings.iter();
+        !mappings.any(|mapping| mapping.base <= last && base <= mapping.last)
+    }
+
     fn find(&self, address: u64, size: u8) -> Option<(Arc<dyn Mmio>, u64)> {
         let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
         let index = state.flat.partition_point(|span| span.last < address);

@@ -36,6 +36,22 @@ fn an_access_must_lie_within_one_range() {
 }
 
 #[test]
+fn a_range_is_free_where_nothing_answers() {
+    let bus = Bus::new();
+    bus.map(0x100, 4, Priority::Fixed, tag(1));
+    for (base, len, free) in [
+        (0xfe, 2, true),
+        (0xfe, 3, false),
+        (0x103, 1, false),
+        (0x104, 4, true),
+        (0, u64::MAX, false),
+        (0x100, 0, true),
+    ] {
+        assert_eq!(bus.is_free(base, len), free, "{base:#x}+{len:#x}");
+    }
+}
+
+#[test]
 fn fixed_ranges_win_and_a_hole_splits_what_lies_below() {
     let bus = Bus::new();
     let bar = bus.map(0x1000, 0x100, Priority::Movable, tag(1));

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use arch::x86_64::acpi::pm;
 use arch::x86_64::layout::{self, Layout};
 use block::Attach;
-use devices::bus::{Bus, Priority, Ticket};
+use devices::bus::{Bus, Mmio, Priority, Ticket};
 use devices::irq::{IrqLine, MsiSink, Notify, SharedLine};
 use devices::legacy::debug_exit::DebugExit;
 use devices::legacy::i8042::I8042;
@@ -113,13 +113,27 @@ impl Pc {
     ) -> Result<(), Error> {
         let cpus = u16::try_from(config.cpus.cpus).unwrap_or(u16::MAX);
         for device in &config.devices {
+            let place = |key: &str, base: u16, len: u64, registers: Arc<dyn Mmio>| {
+                if !ports.is_free(base.into(), len) {
+                    return Err(Error::user(format!(
+                        "{}: '{key}': port {base:#x} is taken; give another",
+                        device.origin
+                    )));
+                }
+                ports.map(base.into(), len, Priority::Fixed, registers);
+                Ok(())
+            };
             match &device.model {
                 Model::IsaDebugExit(exit) => {
-                    let (base, len) = (exit.iobase.into(), exit.iosize.into());
-                    ports.map(base, len, Priority::Fixed, Arc::new(DebugExit));
+                    place(
+                        "iobase",
+                        exit.iobase,
+                        exit.iosize.into(),
+                        Arc::new(DebugExit),
+                    )?;
                 }
                 Model::Pvpanic(panic) => {
-                    ports.map(panic.ioport.into(), 1, Priority::Fixed, Arc::new(Pvpanic));
+                    place("ioport", panic.ioport, 1, Arc::new(Pvpanic))?;
                 }
                 Model::VirtioBlkPci(disk) => {
                     let blame = |error: Box<dyn std::error::Error + Send + Sync>| {
