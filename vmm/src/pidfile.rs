@@ -1,13 +1,16 @@
 //! `-pidfile`: one running spindle a file, and its process ID in it once the guest is ready.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 
 use crate::error::Error;
+
+/// The longest process ID and its end of line, with room for blanks.
+const PID_MAX: u64 = 16;
 
 /// A locked file, removed when this is dropped.
 #[derive(Debug)]
@@ -20,9 +23,11 @@ impl PidFile {
     /// Makes and locks the file; what is in it stays until [`PidFile::write`].
     ///
     /// # Errors
-    /// The file cannot be had, or another process holds it.
+    /// The file cannot be had, another process holds it, or it is anything but a pid file: it would be
+    /// overwritten, and removed at the end.
     pub fn lock(path: &Path) -> Result<PidFile, Error> {
         let shown = path.display();
+        let failed = |error| Error::user(format!("-pidfile: cannot open '{shown}'")).because(error);
         loop {
             let file = OpenOptions::new()
                 .read(true)
@@ -30,10 +35,14 @@ impl PidFile {
                 .create(true)
                 .truncate(false)
                 .mode(0o644)
+                // Nobody need be at the other end of a pipe.
+                .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
                 .open(path)
-                .map_err(|error| {
-                    Error::user(format!("-pidfile: cannot open '{shown}'")).because(error)
-                })?;
+                .map_err(failed)?;
+            if !file.metadata().map_err(failed)?.is_file() {
+                let what = format!("-pidfile: '{shown}' is no regular file; give another path");
+                return Err(Error::user(what));
+            }
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => {}
                 Err(rustix::io::Errno::WOULDBLOCK) => {
@@ -45,6 +54,11 @@ impl PidFile {
                     let what = format!("-pidfile: cannot lock '{shown}'");
                     return Err(Error::user(what).because(io::Error::from(error)));
                 }
+            }
+            if !is_pid(&file).map_err(failed)? {
+                return Err(Error::user(format!(
+                    "-pidfile: '{shown}' has something else in it than a process ID; give another path"
+                )));
             }
             let locked = PidFile {
                 path: path.to_owned(),
@@ -92,6 +106,18 @@ impl Drop for PidFile {
     }
 }
 
+/// Whether a file is empty or has a process ID in it.
+fn is_pid(mut file: &File) -> io::Result<bool> {
+    let mut content = Vec::new();
+    file.take(PID_MAX + 1).read_to_end(&mut content)?;
+    file.rewind()?;
+    let is_short = content.len() as u64 <= PID_MAX;
+    Ok(is_short
+        && content
+            .iter()
+            .all(|b| b.is_ascii_digit() || b.is_ascii_whitespace()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -109,6 +135,33 @@ mod tests {
         drop(first);
         assert!(!path.exists());
         drop(PidFile::lock(&path).unwrap());
+    }
+
+    #[test]
+    fn what_is_no_pid_file_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let refused = |path: &Path, reason: &str| {
+            let error = PidFile::lock(path).unwrap_err().to_string();
+            assert!(error.contains(reason), "{error}");
+        };
+        // As root this device would be gone at the end.
+        refused(Path::new("/dev/null"), "is no regular file");
+        let pipe = folder.path().join("pipe");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RUSR).unwrap();
+        refused(&pipe, "is no regular file");
+        assert!(pipe.exists());
+        let image = folder.path().join("disk.img");
+        for data in [&b"data"[..], &[0; 4096], b"1234567890123456789"] {
+            std::fs::write(&image, data).unwrap();
+            refused(&image, "something else in it than a process ID");
+            assert_eq!(std::fs::read(&image).unwrap(), data);
+        }
+        let left = folder.path().join("left");
+        std::fs::write(&left, "4711\n").unwrap();
+        let mut ours = PidFile::lock(&left).unwrap();
+        ours.write().unwrap();
+        let text = std::fs::read_to_string(&left).unwrap();
+        assert_eq!(text, format!("{}\n", std::process::id()));
     }
 
     #[test]
