@@ -75,7 +75,7 @@ fn ctrl_a_h() -> Result<()> {
 }
 
 fn signal() -> Result<()> {
-    for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
+    for signal in [Signal::TERM, Signal::INT, Signal::HUP, Signal::QUIT] {
         let mut session = Session::start()?;
         session.hear("!")?;
         kill_process(Pid::from_child(&session.process), signal)?;

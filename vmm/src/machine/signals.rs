@@ -1,4 +1,4 @@
-//! The signals that end a run: SIGTERM, SIGINT and SIGHUP.
+//! The signals that end a run: SIGTERM, SIGINT, SIGHUP and SIGQUIT.
 //!
 //! All threads but the main one block them. The handler notes the signal and rings a bell, on which a
 //! task of the main executor waits.
@@ -12,10 +12,11 @@ use vmm_sys_util::signal::{block_signal, register_signal_handler, unblock_signal
 
 use crate::error::Error;
 
-const ENDING: [(libc::c_int, &str); 3] = [
+const ENDING: [(libc::c_int, &str); 4] = [
     (libc::SIGTERM, "SIGTERM"),
     (libc::SIGINT, "SIGINT"),
     (libc::SIGHUP, "SIGHUP"),
+    (libc::SIGQUIT, "SIGQUIT"),
 ];
 
 static BELL: OnceLock<Kick> = OnceLock::new();

@@ -5,14 +5,19 @@ use std::io;
 
 use crate::console::terminal;
 
-/// Faults and aborts. A refused system call (SIGSYS) is among them.
-const SIGNALS: [libc::c_int; 6] = [
+/// Faults and aborts, and what ends a process that does not expect it. A refused system call (SIGSYS) is
+/// among them.
+const SIGNALS: [libc::c_int; 10] = [
     libc::SIGABRT,
+    libc::SIGALRM,
     libc::SIGBUS,
     libc::SIGFPE,
     libc::SIGILL,
     libc::SIGSEGV,
     libc::SIGSYS,
+    libc::SIGUSR1,
+    libc::SIGUSR2,
+    libc::SIGXCPU,
 ];
 
 /// The exit status of a process that its own sandbox ended.
@@ -28,6 +33,11 @@ pub fn install() -> io::Result<()> {
         terminal::restore();
         previous(info);
     }));
+    // A guest that writes past RLIMIT_FSIZE gets an I/O error: the write fails with EFBIG.
+    // SAFETY: ignoring a signal runs nothing.
+    if unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) } == libc::SIG_ERR {
+        return Err(io::Error::last_os_error());
+    }
     for signal in SIGNALS {
         // SAFETY: `action` is fully initialised by zeroes (no restorer, an empty mask) and the
         // fields below; the handler has the signature that SA_SIGINFO asks for and calls nothing

@@ -343,3 +343,16 @@ fn a_fault_ends_with_one_line() {
         "{said}"
     );
 }
+
+#[test]
+fn a_write_past_the_file_size_limit_is_only_an_error() {
+    if case().is_some() {
+        fatal::install().unwrap();
+        // SAFETY: the signal that the kernel sends with EFBIG.
+        unsafe { libc::raise(libc::SIGXFSZ) };
+        return;
+    }
+    let name = "a_write_past_the_file_size_limit_is_only_an_error";
+    let output = play(name, "1", Path::new("/"));
+    assert!(output.status.success(), "{:?}", output.status);
+}
