@@ -283,6 +283,18 @@ fn unique<'a>(
     name: &str,
     mut taken: impl Iterator<Item = &'a str>,
 ) -> Result<(), Error> {
+    // As QEMU's names; drives and nodes have a limit beside, which the graph knows.
+    let is_name = name.starts_with(|first: char| first.is_ascii_alphabetic())
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte));
+    if !is_name {
+        let rule = "a letter, then letters, digits, '-', '.', '_'";
+        return Err(wrong(
+            origin,
+            format!("'{key}': '{name}' is not a name: {rule}"),
+        ));
+    }
     match taken.any(|other| other == name) {
         true => Err(wrong(
             origin,

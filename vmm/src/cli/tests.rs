@@ -616,6 +616,10 @@ fn mistakes() {
         ),
         ("*-object iothread", "-object #1: 'id': must be given"),
         (
+            "*-object iothread,id=",
+            "-object #1: 'id': '' is not a name: a letter, then letters, digits, '-', '.', '_'",
+        ),
+        (
             "*-object iothread,id=a -object iothread,id=a",
             "-object #2: 'id': 'a' is taken; give another",
         ),
