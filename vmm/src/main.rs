@@ -44,7 +44,7 @@ fn main() -> ExitCode {
     match ended {
         Ok(status) => ExitCode::from(status),
         Err(error) => {
-            let _ = writeln!(std::io::stderr(), "spindle: {}", line(&error));
+            let _ = writeln!(std::io::stderr(), "spindle: {}", line(&error.to_string()));
             match error.kind() {
                 Kind::User => ExitCode::from(1),
                 Kind::Host => ExitCode::from(2),
@@ -117,20 +117,20 @@ where
             Level::ERROR => writer.write_str("spindle: ")?,
             _ => writer.write_str("spindle: warning: ")?,
         }
-        context.format_fields(writer.by_ref(), event)?;
-        writeln!(writer)
+        let mut fields = String::new();
+        context.format_fields(Writer::new(&mut fields), event)?;
+        writeln!(writer, "{}", line(&fields))
     }
 }
 
-/// The error as one line, whatever a file is called, in words and without numbers for them.
-fn line(error: &Error) -> String {
-    let text = error.to_string();
+/// A message as one line, whatever a file is called, with errors in words and without numbers for them.
+fn line(text: &str) -> String {
     let text = match text.split_once(" (os error ") {
         Some((before, after)) => {
             let rest = after.split_once(')').map_or("", |(_, rest)| rest);
             format!("{before}{rest}")
         }
-        None => text,
+        None => text.to_owned(),
     };
     let printable = |character: char| match character.is_control() {
         true => ' ',

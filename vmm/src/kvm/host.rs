@@ -39,12 +39,7 @@ impl Host {
     /// One sentence that says what is wrong and what to do about it.
     pub fn open() -> Result<Host, Error> {
         let kvm = Kvm::new().map_err(|error| unusable(error.errno(), has_virtualization()))?;
-        if kvm.get_api_version() != KVM_API_VERSION as i32 {
-            return Err(refused(format!(
-                "its interface has version {}, not {KVM_API_VERSION}: update the host's kernel",
-                kvm.get_api_version()
-            )));
-        }
+        is_kvm(kvm.get_api_version())?;
         let missing: Vec<&str> = NEEDED
             .iter()
             .filter(|(cap, _)| !kvm.check_extension(*cap))
@@ -112,6 +107,21 @@ impl Host {
 /// An error about `/dev/kvm`.
 pub(super) fn refused(reason: impl std::fmt::Display) -> Error {
     Error::user(format!("-accel kvm: {reason}"))
+}
+
+/// Whether what was opened speaks KVM's one stable interface, by its answer to KVM_GET_API_VERSION.
+fn is_kvm(version: i32) -> Result<(), Error> {
+    match version {
+        _ if version == KVM_API_VERSION as i32 => Ok(()),
+        // The ioctl failed: any other file.
+        ..0 => Err(refused(
+            "/dev/kvm is something else: load the host's module (`sudo modprobe kvm_intel` or `kvm_amd`); \
+             in a container, pass --device /dev/kvm",
+        )),
+        _ => Err(refused(format!(
+            "its interface has version {version}, not {KVM_API_VERSION}: update the host's kernel"
+        ))),
+    }
 }
 
 /// The sentence for a `/dev/kvm` that does not open.

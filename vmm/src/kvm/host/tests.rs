@@ -18,3 +18,11 @@ fn each_way_of_having_no_kvm_names_what_to_do() {
         assert!(!line.contains('\n') && !line.contains("  "), "{line}");
     }
 }
+
+#[test]
+fn a_device_that_is_not_kvm_is_told_from_an_old_kvm() {
+    assert!(is_kvm(12).is_ok());
+    let said = |version| is_kvm(version).unwrap_err().to_string();
+    assert!(said(-1).contains("/dev/kvm is something else"));
+    assert!(said(10).contains("version 10, not 12"));
+}
