@@ -137,7 +137,9 @@ impl Console {
     /// end of the run, while [`Console::run`] still runs.
     pub async fn flush(&self) {
         let deadline = std::time::Instant::now() + PATIENCE;
-        let nobody = || self.0.backend.reconnects() && self.0.peer().is_none();
+        // Not yet there, as long as nobody was and nobody can come by himself.
+        let may_come = || !self.0.backend.reconnects() && !self.0.had_peer.load(Ordering::Acquire);
+        let nobody = || self.0.peer().is_none() && !may_come();
         while !lock(&self.0.queue).is_idle() && !nobody() && std::time::Instant::now() < deadline {
             exec::sleep(Duration::from_millis(1)).await;
         }

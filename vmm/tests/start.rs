@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::process::{Command, Output, Stdio};
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{CWD, FlockOperation, Mode, flock, mkfifoat};
 
 fn spindle(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_spindle"))
@@ -97,6 +97,29 @@ fn a_pid_file_has_one_holder_and_stays_his() {
 }
 
 #[test]
+fn nobody_is_waited_for_at_the_other_end_of_a_pipe() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("pipe");
+    mkfifoat(CWD, &path, Mode::RWXU).unwrap();
+    let pipe = path.to_str().unwrap();
+    let file = env!("CARGO_BIN_EXE_spindle");
+    let serial = format!("file:{pipe}");
+    for (line, expected) in [
+        (&["-kernel", pipe][..], "-kernel: cannot open"),
+        (&["-kernel", file, "-initrd", pipe], "-initrd: cannot open"),
+        (&["-kernel", file, "-pidfile", pipe], "-pidfile: "),
+        (
+            &["-kernel", file, "-serial", &serial],
+            "-serial: nobody reads the pipe",
+        ),
+    ] {
+        let said = refusal(&[&["-display", "none"], line].concat());
+        assert!(said.starts_with(&format!("spindle: {expected}")), "{said}");
+    }
+    assert!(path.exists());
+}
+
+#[test]
 fn a_start_that_fails_leaves_no_traces() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
@@ -115,6 +138,7 @@ fn a_start_that_fails_leaves_no_traces() {
     for serial in [
         format!("unix:{},server=on,wait=on", path("socket")),
         format!("file:{}", path("log")),
+        format!("file:{}", path("new-log")),
     ] {
         let mut line: Vec<&str> = line.iter().map(String::as_str).collect();
         line.extend(["-serial", &serial]);
@@ -124,6 +148,7 @@ fn a_start_that_fails_leaves_no_traces() {
     }
     assert!(!folder.path().join("pid").exists());
     assert!(!folder.path().join("socket").exists());
+    assert!(!folder.path().join("new-log").exists());
     assert_eq!(fs::read(path("log")).unwrap(), b"of the last run");
     assert_eq!(fs::read(path("disk")).unwrap(), b"data");
 }

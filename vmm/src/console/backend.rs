@@ -7,6 +7,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::net::{SocketFlags, accept_with};
 use rustix::pty;
@@ -23,12 +24,20 @@ pub(super) enum Backend {
     /// stdin and stdout.
     Stdio(Arc<Peer>),
     /// A file, truncated when the guest starts.
-    File(Arc<File>),
+    File(Log),
     /// A socket and its name.
     Unix(Listener),
     /// A pseudo-terminal. Our own end of the guest's side stays open: without it the kernel reports a
     /// hang-up until someone opens the other.
     Pty { ours: OwnedFd, _theirs: OwnedFd },
+}
+
+/// A file that takes what the guest writes.
+pub(super) struct Log {
+    file: Arc<File>,
+    path: PathBuf,
+    /// We made it, and no guest has started: it goes again.
+    is_trace: AtomicBool,
 }
 
 /// A listening socket, which is removed in the end.
@@ -68,17 +77,7 @@ impl Backend {
                 .map_err(|error| {
                     Error::user("-serial: cannot use stdin and stdout").because(error)
                 }),
-            Serial::File(path) => {
-                // Truncated when the guest starts: until then nothing changes.
-                let file = OpenOptions::new()
-                    .write(true)
-                    .create(true)
-                    .truncate(false)
-                    .custom_flags(libc::O_NOCTTY)
-                    .open(path)
-                    .map_err(|error| cannot("open", path, error))?;
-                Ok(Backend::File(Arc::new(file)))
-            }
+            Serial::File(path) => Log::open(path).map(Backend::File),
             Serial::Unix { path, wait } => Listener::bind(path, *wait).map(Backend::Unix),
             Serial::Pty => open_pty().map_err(|error| {
                 Error::user("-serial: cannot open a pseudo-terminal").because(error)
@@ -96,12 +95,13 @@ impl Backend {
                 }
                 Ok(Some(peer.clone()))
             }
-            Backend::File(file) => {
+            Backend::File(log) => {
+                log.is_trace.store(false, Ordering::Relaxed);
                 // What cannot be truncated (a device, a pipe) need not be.
-                let _ = file.set_len(0);
+                let _ = log.file.set_len(0);
                 Ok(Some(Arc::new(Peer {
                     input: None,
-                    output: Sink::Blocking(file.clone()),
+                    output: Sink::to(&log.file)?,
                 })))
             }
             Backend::Pty { ours, .. } => Ok(Some(Arc::new(Peer::both_ways(ours.try_clone()?)?))),
@@ -220,6 +220,14 @@ impl Sink {
         Ok(Sink::Nonblocking { fd, ready })
     }
 
+    /// A file, pipe or device that was opened with O_NONBLOCK, which files do not know.
+    fn to(file: &Arc<File>) -> io::Result<Sink> {
+        match file.metadata()?.is_file() {
+            true => Ok(Sink::Blocking(file.clone())),
+            false => Sink::nonblocking(file.try_clone()?.into()),
+        }
+    }
+
     /// stdout without making it non-blocking for those who share it: opened anew where that is the
     /// same thing (terminals, pipes), by the pool where it is not.
     fn stdout() -> io::Result<Sink> {
@@ -237,6 +245,45 @@ impl Sink {
         Ok(Sink::Blocking(Arc::new(
             stdout.try_clone_to_owned()?.into(),
         )))
+    }
+}
+
+impl Log {
+    fn open(path: &Path) -> Result<Log, Error> {
+        // Truncated when the guest starts: until then nothing changes. Without O_NONBLOCK a pipe is
+        // waited for, for ever if nobody reads it.
+        let open = |is_new| {
+            OpenOptions::new()
+                .write(true)
+                .create_new(is_new)
+                .mode(0o666)
+                .custom_flags(libc::O_NOCTTY | libc::O_NONBLOCK)
+                .open(path)
+        };
+        let (file, is_trace) = match open(false) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => (open(true), true),
+            there => (there, false),
+        };
+        let file = file.map_err(|error| match error.raw_os_error() {
+            Some(libc::ENXIO) => Error::user(format!(
+                "-serial: nobody reads the pipe '{}'; start its reader first",
+                path.display()
+            )),
+            _ => cannot("open", path, error),
+        })?;
+        Ok(Log {
+            file: Arc::new(file),
+            path: path.to_owned(),
+            is_trace: AtomicBool::new(is_trace),
+        })
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        if let (true, Ok(file)) = (*self.is_trace.get_mut(), self.file.metadata()) {
+            remove(&self.path, (file.dev(), file.ino()));
+        }
     }
 }
 
@@ -277,11 +324,16 @@ impl Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        let ours = std::fs::symlink_metadata(&self.path)
-            .is_ok_and(|file| (file.dev(), file.ino()) == self.identity);
-        if ours {
-            let _ = std::fs::remove_file(&self.path);
-        }
+        remove(&self.path, self.identity);
+    }
+}
+
+/// Removes a file if it still has this device and inode.
+fn remove(path: &Path, identity: (u64, u64)) {
+    let is_ours =
+        std::fs::symlink_metadata(path).is_ok_and(|file| (file.dev(), file.ino()) == identity);
+    if is_ours {
+        let _ = std::fs::remove_file(path);
     }
 }
 

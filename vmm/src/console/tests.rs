@@ -73,6 +73,44 @@ fn a_file_gets_all_output_and_is_truncated_only_when_the_guest_starts() {
 }
 
 #[test]
+fn a_start_that_fails_leaves_no_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("log");
+    let console = Console::open(&Serial::File(path.clone())).unwrap();
+    assert!(path.exists());
+    drop(console);
+    assert!(!path.exists());
+}
+
+#[test]
+fn a_pipe_needs_its_reader_and_is_not_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("pipe");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::RWXU).unwrap();
+    let serial = Serial::File(path.clone());
+    let error = open_error(&serial);
+    assert!(error.contains("nobody reads the pipe"), "{error}");
+    let reader = fs::OpenOptions::new().read(true).write(true).open(&path);
+    let console = Console::open(&serial).unwrap();
+    console.output().write_all(b"boot").unwrap();
+    with_guest(&console, deaf, console.flush());
+    let mut buffer = [0; 4];
+    reader.unwrap().read_exact(&mut buffer).unwrap();
+    assert_eq!(&buffer, b"boot");
+    // Its reader is gone: the end of the run does not wait for what nobody can read.
+    let before = std::time::Instant::now();
+    with_guest(&console, deaf, async {
+        for _ in 0..2 {
+            console.output().write_all(b"more").unwrap();
+            console.flush().await;
+        }
+    });
+    assert!(before.elapsed() < PATIENCE / 2, "{:?}", before.elapsed());
+    drop(console);
+    assert!(path.exists());
+}
+
+#[test]
 fn a_file_that_cannot_be_had_is_named() {
     let error = open_error(&Serial::File("/none/log".into()));
     assert!(

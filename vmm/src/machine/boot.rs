@@ -2,9 +2,9 @@
 //!
 //! The files stay open: a guest that resets finds their contents in its RAM again.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use arch::x86_64::boot::{self, Content, ElfProtocol, Image, LoadPlan, Write};
@@ -122,7 +122,12 @@ impl OpenFile {
         let failed = |error: io::Error| {
             Error::user(format!("{option}: cannot open '{}'", path.display())).because(error)
         };
-        let file = File::open(path).map_err(failed)?;
+        // Without O_NONBLOCK a pipe is waited for, for ever if nobody writes to it.
+        let file = OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+            .open(path)
+            .map_err(failed)?;
         let metadata = file.metadata().map_err(failed)?;
         if !metadata.is_file() {
             return Err(failed(io::Error::other("it is no regular file")));

@@ -85,9 +85,9 @@ pub fn of(config: &Config) -> Vec<Grant> {
             .iter()
             .map(|p| grant(p, Access::Folder)),
     );
-    // Both were made before, and are taken away at the end.
+    // Both were made before, and are taken away at the end (a log only if no guest starts).
     let ours = match &config.serial {
-        Serial::Unix { path, .. } => Some(path),
+        Serial::Unix { path, .. } | Serial::File(path) => Some(path),
         _ => None,
     };
     for path in ours.into_iter().chain(&config.pidfile) {
