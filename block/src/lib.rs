@@ -5,7 +5,7 @@
 //!   one guest disk     io.rs policy on every edge            leaf operations
 //! ```
 //!
-//! - [`options`]: the one schema behind command lines and JSON; used by the whole workspace.
+//! - [`mod@options`]: the one schema behind command lines and JSON; used by the whole workspace.
 //! - [`request`]: one operation on one range of bytes. [`driver`]: what every node does with it.
 //! - [`edge`]: the only way to call a node; `io`: how an edge makes any request fit the node.
 //! - [`node`]: a driver with its name and policy. [`perm`]: who may do what with it.

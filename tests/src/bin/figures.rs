@@ -95,6 +95,8 @@ fn start(spindle: &Path, guest: &Path, memory: &str, args: &[&str]) -> Result<Ch
     ]);
     command
         .args(args)
+        // That KVM is a slow one is said once, by the figures.
+        .env("SPINDLE_LOG", "error")
         .stdin(Stdio::null())
         .stdout(Stdio::piped());
     command
