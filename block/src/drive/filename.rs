@@ -69,7 +69,8 @@ fn of_protocol(protocol: &str, rest: &str, text: &str) -> Result<Tree, Error> {
         _ => Err(Error::new(
             ErrorKind::Invalid,
             format!(
-                "unknown protocol '{protocol}'; a path with a colon in it is given as file.filename={text}"
+                "unknown protocol '{protocol}'; a path with a colon in it is given as file.filename={}",
+                text.replace(',', ",,")
             ),
         )),
     }

@@ -103,6 +103,10 @@ fn what_is_not_built_is_refused_by_name() {
             "file: protocol 'nbd' is not in this build",
         ),
         (
+            "file=a,,b:c,format=raw",
+            "'file': unknown protocol 'a,b'; a path with a colon in it is given as file.filename=a,,b:c",
+        ),
+        (
             "file=a:b,format=raw",
             "'file': unknown protocol 'a'; a path with a colon in it is given as file.filename=a:b",
         ),
