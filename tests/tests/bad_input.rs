@@ -115,7 +115,13 @@ fn unreadable_files() {
         fs::set_permissions(secret, fs::Permissions::from_mode(0o000)).unwrap();
     }
     let binary = files.path("spindle");
-    fs::copy(spindle::path().unwrap(), &binary).unwrap();
+    // By another process: what a test beside this one starts would inherit the descriptor that writes, and
+    // a file that is open for writing does not run.
+    let copied = Command::new("cp")
+        .arg(spindle::path().unwrap())
+        .arg(&binary)
+        .status();
+    assert!(copied.unwrap().success());
     let other_user = || {
         if !rustix::process::geteuid().is_root() {
             return Command::new(&binary);
