@@ -4,7 +4,9 @@
 //! cache, requests in flight, accounting. What concerns a node is on its edges (`io`).
 //!
 //! Errors are reported to the guest: `rerror=report,werror=report` is the only policy until a monitor
-//! can stop and resume the machine.
+//! can stop and resume the machine. The first of each kind of request that the host fails is logged, so
+//! that a full file system is known outside the guest too; further ones are not, since a guest can make
+//! as many as it likes.
 //!
 //! A `Drive` is made and owned by a [`Graph`](crate::Graph); requests may come from any executor.
 
@@ -82,6 +84,9 @@ pub struct Drive {
     pub(crate) anonymous: bool,
 }
 
+#[cfg(test)]
+mod tests;
+
 struct User {
     device: String,
     perms: Perms,
@@ -94,6 +99,8 @@ struct OpStats {
     count: AtomicU64,
     bytes: AtomicU64,
     failed: AtomicU64,
+    /// A failure was logged.
+    told: AtomicBool,
 }
 
 /// What a drive has done since it was made, by [`OpKind`].
@@ -165,7 +172,10 @@ impl Drive {
                 None => self.parked.enter(&self.gate).await?,
             };
             let result = match self.admit(req) {
-                Ok(req) => self.root.submit(req).await,
+                Ok(req) => {
+                    let done = self.root.submit(req).await;
+                    done.inspect_err(|error| self.tell(kind, error))
+                }
                 Err(error) => Err(error),
             };
             drop(inside);
@@ -199,6 +209,19 @@ impl Drive {
             }
         }
         Ok(req)
+    }
+
+    fn tell(&self, kind: OpKind, error: &io::Error) {
+        let stats = self.stats.get(kind as usize);
+        if error.raw_os_error() == Some(libc::EOPNOTSUPP) {
+            return; // an answer, and no failure
+        }
+        if stats.is_some_and(|stats| !stats.told.swap(true, Ordering::Relaxed)) {
+            tracing::warn!(
+                "disk '{}': {kind:?} failed: {error}; the guest is told, and no further such failure is shown",
+                self.id
+            );
+        }
     }
 
     fn account(&self, kind: OpKind, len: u64, done: bool) {
