@@ -158,29 +158,45 @@ impl Drive {
         }
     }
 
-    /// Does one request of the guest. It waits while the drive is drained.
+    /// Does one request of the guest, which is in flight from this call on. It waits while the drive is drained.
     ///
     /// # Errors
     /// `EROFS` for a change of a read-only disk, `EIO` for a range that is not on the disk, `EINVAL` for
     /// buffers of another length than the request, `ECANCELED` when the request was parked and
     /// [`Drive::discard_parked`] was called, `ENODEV` when it was detached or closed meanwhile, else what the node says.
-    pub fn submit<'a>(&'a self, req: Request<'a>) -> Io<'a> {
-        Box::pin(async move {
-            let (kind, len) = (req.kind(), req.len);
-            let inside = match self.gate.try_enter() {
-                Some(inside) => inside,
-                None => self.parked.enter(&self.gate).await?,
-            };
-            let result = match self.admit(req) {
-                Ok(req) => {
-                    let done = self.root.submit(req).await;
+    pub fn submit<'a>(
+        &'a self,
+        req: Request<'a>,
+    ) -> impl Future<Output = io::Result<()>> + use<'a> {
+        let (kind, len) = (req.kind(), req.len);
+        // What can be done before the first wait is done outside the future, which then holds little.
+        let (inside, work) = match self.gate.try_enter() {
+            Some(inside) => (Some(inside), self.begin(req)),
+            None => (None, Ok(self.park(req))),
+        };
+        async move {
+            let result = match work {
+                Ok(work) => {
+                    let done = work.await;
                     done.inspect_err(|error| self.tell(kind, error))
                 }
-                Err(error) => Err(error),
+                Err(refused) => Err(refused),
             };
             drop(inside);
             self.account(kind, len, result.is_ok());
             result
+        }
+    }
+
+    fn begin<'a>(&'a self, req: Request<'a>) -> io::Result<Io<'a>> {
+        self.admit(req).map(|req| self.root.submit(req))
+    }
+
+    /// Begins when the gate is open again.
+    fn park<'a>(&'a self, req: Request<'a>) -> Io<'a> {
+        Box::pin(async move {
+            let _inside = self.parked.enter(&self.gate).await?;
+            self.begin(req)?.await
         })
     }
 
@@ -213,8 +229,9 @@ impl Drive {
 
     fn tell(&self, kind: OpKind, error: &io::Error) {
         let stats = self.stats.get(kind as usize);
-        if error.raw_os_error() == Some(libc::EOPNOTSUPP) {
-            return; // an answer, and no failure
+        // An answer, and the end of what was parked: no failures of the host.
+        if let Some(libc::EOPNOTSUPP | libc::ECANCELED) = error.raw_os_error() {
+            return;
         }
         if stats.is_some_and(|stats| !stats.told.swap(true, Ordering::Relaxed)) {
             tracing::warn!(
