@@ -266,6 +266,17 @@ impl<'a> IoSlices<'a> {
         (self.len <= self.head.len()).then(|| self.head.cut(0, self.len))
     }
 
+    /// Makes every byte zero.
+    ///
+    /// # Safety
+    /// The window was made of an [`IoSlicesMut`] that nobody uses meanwhile.
+    pub(crate) unsafe fn fill_zero(&self) {
+        for piece in self.pieces() {
+            // SAFETY: the piece is valid for writes, and the caller has the only window over it.
+            unsafe { ptr::write_bytes(piece.as_ptr().cast_mut(), 0, piece.len()) };
+        }
+    }
+
     /// At most `libc::UIO_MAXIOV` pieces as the kernel takes them; where that is not all, whole units of `unit` bytes.
     pub(crate) fn to_iovecs(self, unit: usize) -> Vec<libc::iovec> {
         let pieces = self.pieces().take(libc::UIO_MAXIOV as usize);
@@ -414,10 +425,13 @@ impl<'a> IoSlicesMut<'a> {
 
     /// Makes every byte zero.
     pub fn fill_zero(&mut self) {
-        for piece in self.raw.pieces() {
-            // SAFETY: the piece is valid for writes for 'a and this window is the only one over it.
-            unsafe { ptr::write_bytes(piece.as_ptr().cast_mut(), 0, piece.len()) };
-        }
+        // SAFETY: this window is exclusive.
+        unsafe { self.raw.fill_zero() };
+    }
+
+    /// The window seen as a source, for who keeps the promise that it is the only one.
+    pub(crate) fn into_raw(self) -> IoSlices<'a> {
+        self.raw
     }
 }
 

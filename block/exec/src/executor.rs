@@ -245,6 +245,7 @@ impl Core {
         Busy(Rc::clone(self))
     }
 
+    /// Counts something that a task had without waiting. False when it has had 64 of them: it has to let others run.
     pub(crate) fn consume_budget(&self) -> bool {
         let left = self.budget.get();
         self.budget.set(left.saturating_sub(1));

@@ -1,25 +1,27 @@
 //! Files and block devices: leaf operations that either do all they were asked or fail.
 //!
-//! Short reads and writes are continued here, and a read past the end of the file gets zeroes; nobody above sees a
-//! count. A buffered read that the page cache can answer is done at once with `preadv2(RWF_NOWAIT)` (tmpfs, which has
-//! no such thing and nothing to wait for, is read plainly); after misses it is tried less often.
+//! Reads and writes are [`Transfer`]s; everything else is one operation.
 
 use std::io;
 use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::buf::{IoSlices, IoSlicesMut};
 use crate::executor::Core;
 use crate::handle::Handle;
 use crate::lock;
-use crate::op::{Memory, Op, OpFuture};
+use crate::op::{Op, OpFuture};
 use crate::sim::SimFile;
 use crate::sync::oneshot;
-use crate::task::{consume_budget, yield_now};
+use crate::task::yield_now;
 
 mod facts;
+mod transfer;
+
+pub use transfer::Transfer;
+use transfer::{CachedReads, TRIES, Way};
 
 /// What a file is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -176,15 +178,6 @@ pub struct File {
     cached: CachedReads,
 }
 
-/// Whether reads are tried on the page cache first.
-struct CachedReads {
-    /// Flags for `preadv2`, or -1 for never.
-    flags: std::sync::atomic::AtomicI32,
-    /// Reads to let pass before the next try, and how many it was last.
-    skip: AtomicU32,
-    last: AtomicU32,
-}
-
 impl File {
     /// Takes an open descriptor; how it was opened (read-only, O_DIRECT) is asked of the kernel.
     ///
@@ -192,21 +185,12 @@ impl File {
     /// What fstat or fcntl say.
     pub fn new(fd: OwnedFd) -> io::Result<Self> {
         let facts = facts::of(fd.as_fd())?;
-        let flags = match (facts.kind, facts.direct) {
-            (FileKind::Regular, false) if facts.tmpfs => 0,
-            (FileKind::Regular | FileKind::BlockDevice, false) => libc::RWF_NOWAIT,
-            _ => -1,
-        };
         Ok(Self {
             leaf: Arc::new(Leaf::new(fd, false, None)),
             kind: facts.kind,
             read_only: facts.read_only,
             alignment: facts.alignment,
-            cached: CachedReads {
-                flags: flags.into(),
-                skip: AtomicU32::new(0),
-                last: AtomicU32::new(0),
-            },
+            cached: CachedReads::of(facts.kind, facts.direct, facts.tmpfs),
         })
     }
 
@@ -219,11 +203,7 @@ impl File {
             kind: FileKind::Regular,
             read_only: false,
             alignment,
-            cached: CachedReads {
-                flags: (-1).into(),
-                skip: AtomicU32::new(0),
-                last: AtomicU32::new(0),
-            },
+            cached: CachedReads::never(),
         })
     }
 
@@ -235,6 +215,7 @@ impl File {
         let by_thread = engine == Engine::Threads;
         if by_thread != self.leaf.by_thread && self.leaf.simulated.is_none() {
             self.leaf = Arc::new(Leaf::new(self.leaf.fd.try_clone()?, by_thread, None));
+            self.cached = CachedReads::never();
         }
         Ok(self)
     }
@@ -291,31 +272,9 @@ impl File {
     ///
     /// # Errors
     /// `EINVAL` for a range beyond 2^63; else what the kernel says. The buffer then holds anything.
-    pub async fn read_at(&self, offset: u64, buf: IoSlicesMut<'_>) -> io::Result<()> {
-        check_range(offset, buf.len())?;
-        let mut done = 0;
-        while done < buf.len() {
-            let rest = buf.as_slices().slice(done..buf.len());
-            let at = offset.wrapping_add(done as u64);
-            let count = match self.read_cached(at, rest) {
-                Some(count) => {
-                    consume_budget().await;
-                    count
-                }
-                // SAFETY: `buf` is an exclusive window that outlives the call, so its memory may be written.
-                None => unsafe { self.transfer(rest, |to| Op::Read { to, offset: at }) }.await?,
-            };
-            done += count;
-            // Direct I/O stops in the middle of a block only at the end of the file.
-            if count == 0
-                || done < buf.len() && !(count as u64).is_multiple_of(self.alignment.offset.into())
-            {
-                let end = buf.len();
-                buf.slice(done..end).fill_zero();
-                break;
-            }
-        }
-        Ok(())
+    pub fn read_at<'a>(&'a self, offset: u64, buf: IoSlicesMut<'a>) -> Transfer<'a> {
+        // SAFETY: `buf` is an exclusive window for 'a, and is given up here.
+        unsafe { Transfer::new(self, offset, buf.into_raw(), Way::Read) }
     }
 
     /// Writes all of `buf` at `offset`; with `dsync` it is durable when this returns (RWF_DSYNC).
@@ -323,27 +282,9 @@ impl File {
     /// # Errors
     /// `EINVAL` for a range beyond 2^63, `ENOSPC` when the kernel takes nothing more; else what the kernel says. How much
     /// was written then is unknown.
-    pub async fn write_at(&self, offset: u64, buf: IoSlices<'_>, dsync: bool) -> io::Result<()> {
-        check_range(offset, buf.len())?;
-        let mut done = 0;
-        while done < buf.len() {
-            let rest = buf.slice(done..buf.len());
-            let at = offset.wrapping_add(done as u64);
-            // SAFETY: `buf` is a window of readable memory that outlives the call.
-            let count = unsafe {
-                self.transfer(rest, |from| Op::Write {
-                    from,
-                    offset: at,
-                    dsync,
-                })
-            }
-            .await?;
-            if count == 0 {
-                return Err(io::Error::from_raw_os_error(libc::ENOSPC));
-            }
-            done += count;
-        }
-        Ok(())
+    pub fn write_at<'a>(&'a self, offset: u64, buf: IoSlices<'a>, dsync: bool) -> Transfer<'a> {
+        // SAFETY: nothing is read.
+        unsafe { Transfer::new(self, offset, buf, Way::Write { dsync }) }
     }
 
     /// Makes what was written before durable.
@@ -479,97 +420,35 @@ impl File {
         }
     }
 
-    /// One transfer, to or from the front of `slices`; how much of it was done.
-    ///
-    /// # Safety
-    /// The memory may be used as the operation uses it while the future lives.
-    async unsafe fn transfer(
-        &self,
-        slices: IoSlices<'_>,
-        op: impl FnOnce(Memory) -> Op,
-    ) -> io::Result<usize> {
-        let many;
-        let memory = if let Some(piece) = slices.single() {
-            Memory::One(piece.as_ptr().cast_mut(), piece.len())
-        } else {
-            many = slices.to_iovecs(self.alignment.offset as usize);
-            Memory::Many(many.as_ptr(), many.len())
-        };
-        self.run(op(memory)).await.map(|count| count as usize)
-    }
-
-    /// One operation, again while the kernel was interrupted or short of memory.
+    /// One operation that names no memory, again while the kernel was interrupted or short of memory.
     async fn run(&self, op: Op) -> io::Result<u64> {
-        for _ in 0..100 {
-            // SAFETY: callers keep the memory in `op` valid across this await; `transfer` says how.
+        for _ in 0..TRIES {
+            // SAFETY: there is no memory in `op`.
             let result = unsafe { OpFuture::new(op, Some(&self.leaf)) }.await;
-            match result {
-                0.. => return Ok(result.cast_unsigned()),
-                _ if result == -i64::from(libc::EINTR) || result == -i64::from(libc::EAGAIN) => {
-                    yield_now().await
-                }
-                _ => return Err(io::Error::from_raw_os_error((-result) as i32)),
+            match u64::try_from(result) {
+                Ok(value) => return Ok(value),
+                Err(_) if is_passing(result) => yield_now().await,
+                Err(_) => return Err(error(result)),
             }
         }
         Err(io::Error::from_raw_os_error(libc::EAGAIN))
     }
+}
 
-    /// Reads from the page cache. `None`: not tried, or not there; the ring will say.
-    fn read_cached(&self, offset: u64, to: IoSlices<'_>) -> Option<usize> {
-        let flags = self.cached.flags.load(Ordering::Relaxed);
-        if flags < 0 || self.leaf.by_thread {
-            return None;
-        }
-        let skip = self.cached.skip.load(Ordering::Relaxed);
-        if skip > 0 {
-            // Only a hint: threads that race here skip one more or less.
-            self.cached.skip.store(skip - 1, Ordering::Relaxed);
-            return None;
-        }
-        let mut one = libc::iovec {
-            iov_base: std::ptr::null_mut(),
-            iov_len: 0,
-        };
-        let many;
-        let memory = if let Some(piece) = to.single() {
-            Memory::One(piece.as_ptr().cast_mut(), piece.len())
-        } else {
-            many = to.to_iovecs(1);
-            Memory::Many(many.as_ptr(), many.len())
-        };
-        let (iov, count) = memory.as_iovecs(&mut one);
-        // SAFETY: the pieces come from the caller's exclusive window and are written before this returns.
-        let read =
-            unsafe { libc::preadv2(self.leaf.raw_fd(), iov, count, offset.cast_signed(), flags) };
-        if read >= 0 {
-            self.cached.last.store(0, Ordering::Relaxed);
-            return Some(read.cast_unsigned());
-        }
-        match io::Error::last_os_error().raw_os_error() {
-            Some(libc::EAGAIN) => {
-                let last = (self.cached.last.load(Ordering::Relaxed) * 2 + 1).min(63);
-                self.cached.last.store(last, Ordering::Relaxed);
-                self.cached.skip.store(last, Ordering::Relaxed);
-            }
-            Some(libc::EOPNOTSUPP | libc::ENOSYS) => self.cached.flags.store(-1, Ordering::Relaxed),
-            _ => {}
-        }
-        None
-    }
+/// Whether the operation that ended so is to be tried again.
+fn is_passing(result: i64) -> bool {
+    result == -i64::from(libc::EINTR) || result == -i64::from(libc::EAGAIN)
+}
+
+/// What a negative result stands for.
+fn error(result: i64) -> io::Error {
+    io::Error::from_raw_os_error((-result) as i32)
 }
 
 impl AsFd for File {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.leaf.fd.as_fd()
     }
-}
-
-fn check_range(offset: u64, len: usize) -> io::Result<()> {
-    let end = offset
-        .checked_add(len as u64)
-        .filter(|end| i64::try_from(*end).is_ok());
-    end.map(drop)
-        .ok_or_else(|| io::Error::from_raw_os_error(libc::EINVAL))
 }
 
 /// A range as offset and length, within what the kernel can say.

@@ -40,7 +40,7 @@ pub use clock::{Clock, Idle, Instant, Monotonic, Virtual};
 pub use config::{Config, Hook, RingKind, ThreadKind};
 pub use drain::{DrainCell, Drained};
 pub use executor::{Executor, dropped_in_flight};
-pub use file::{Alignment, Allocate, Engine, File, FileKind, Sync};
+pub use file::{Alignment, Allocate, Engine, File, FileKind, Sync, Transfer};
 pub use handle::{ExecutorId, Handle, RingStatus};
 pub use kick::Kick;
 #[doc(hidden)]

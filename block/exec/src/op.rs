@@ -6,7 +6,7 @@ use std::os::fd::RawFd;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use crate::executor::Core;
 use crate::file::Leaf;
@@ -139,17 +139,70 @@ impl Memory {
     }
 }
 
-/// Waits for an operation on the current executor. The result is the system call's: a count, or a negative errno.
+/// An operation on its way to its result, which is the system call's: a count, or a negative errno. Empty before the
+/// start and after the result.
 ///
 /// Dropped while the kernel may still touch the buffers, it cancels and waits for the completion first; that never
 /// happens in a correct program (no future is dropped in flight), so it is counted, and panics where debug assertions
-/// are on unless a panic is already unwinding. A future that is *leaked* in flight (`mem::forget`) breaks the contract
-/// of [`Ring::push`](crate::ring::Ring::push) and is the one thing that callers must not do.
+/// are on unless a panic is already unwinding. One that is *leaked* (`mem::forget`) breaks the contract of
+/// [`Ring::push`](crate::ring::Ring::push) and is the one thing that callers must not do.
+#[derive(Default)]
+pub(crate) struct Flight {
+    /// Where it waits. Not `Send`, which keeps a future in flight on its thread.
+    at: Option<(Rc<Core>, usize)>,
+}
+
+impl Flight {
+    /// Starts `op` for the task behind `waker`.
+    ///
+    /// # Safety
+    /// The memory in `op` stays valid as long as this lives.
+    pub(crate) unsafe fn start(
+        core: Rc<Core>,
+        op: &Op,
+        leaf: Option<&Arc<Leaf>>,
+        waker: &Waker,
+    ) -> Self {
+        // SAFETY: the caller's promise, and `drop` below waits for the completion.
+        let key = unsafe { core.start(op, leaf, waker) };
+        Self {
+            at: Some((core, key)),
+        }
+    }
+
+    pub(crate) fn is_none(&self) -> bool {
+        self.at.is_none()
+    }
+
+    /// The result; until then `waker` is what is woken.
+    pub(crate) fn poll(&mut self, waker: &Waker) -> Poll<i64> {
+        let result = self
+            .at
+            .as_ref()
+            .and_then(|(core, key)| core.poll_op(*key, waker));
+        match result {
+            Some(result) => {
+                self.at = None;
+                Poll::Ready(result)
+            }
+            None => Poll::Pending,
+        }
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        if let Some((core, key)) = self.at.take() {
+            core.reap_dropped(key);
+        }
+    }
+}
+
+/// Does one operation on the current executor.
 pub(crate) struct OpFuture<'a> {
     op: Op,
     leaf: Option<&'a Arc<Leaf>>,
-    /// Where it waits, once started. Not `Send`, which keeps a future in flight on its thread.
-    started: Option<(Rc<Core>, usize)>,
+    flight: Flight,
 }
 
 impl<'a> OpFuture<'a> {
@@ -159,7 +212,7 @@ impl<'a> OpFuture<'a> {
         Self {
             op,
             leaf,
-            started: None,
+            flight: Flight::default(),
         }
     }
 }
@@ -168,30 +221,13 @@ impl Future for OpFuture<'_> {
     type Output = i64;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<i64> {
-        match &self.started {
-            None => {
-                let core = Core::current();
-                // SAFETY: `new`'s contract, and `drop` below waits for the completion.
-                let key = unsafe { core.start(&self.op, self.leaf, cx.waker()) };
-                self.started = Some((core, key));
-                Poll::Pending
-            }
-            Some((core, key)) => match core.poll_op(*key, cx.waker()) {
-                Some(result) => {
-                    self.started = None;
-                    Poll::Ready(result)
-                }
-                None => Poll::Pending,
-            },
+        if self.flight.is_none() {
+            // SAFETY: `new`'s contract.
+            self.flight =
+                unsafe { Flight::start(Core::current(), &self.op, self.leaf, cx.waker()) };
+            return Poll::Pending;
         }
-    }
-}
-
-impl Drop for OpFuture<'_> {
-    fn drop(&mut self) {
-        if let Some((core, key)) = self.started.take() {
-            core.reap_dropped(key);
-        }
+        self.flight.poll(cx.waker())
     }
 }
 

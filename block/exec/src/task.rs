@@ -114,13 +114,6 @@ pub async fn yield_now() {
     .await;
 }
 
-/// To be awaited after something completed at once: lets others run when this task has had 64 such completions.
-pub(crate) async fn consume_budget() {
-    if Core::try_with(Core::consume_budget) == Some(false) {
-        yield_now().await;
-    }
-}
-
 /// Runs the futures at the same time and waits for every one; their results in order.
 ///
 /// The only way here to have several operations in flight in one task: unlike `select!` and `try_join!` it never drops

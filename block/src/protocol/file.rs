@@ -15,7 +15,7 @@ use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use exec::{Allocate, Engine, File, FileKind, Sync};
+use exec::{Allocate, Engine, File, FileKind, Sync, Transfer};
 
 use super::lock::{self, Refused};
 use crate::driver::{Driver, Extent, Limits};
@@ -223,21 +223,14 @@ fn limits(file: &File) -> Limits {
 }
 
 impl HostFile {
-    async fn perform(&self, req: Request<'_>) -> io::Result<()> {
-        let range = req.offset..req.offset.saturating_add(req.len);
-        match req.op {
-            Op::Read(to) => self.file.read_at(req.offset, to).await,
-            Op::Write(from) => {
-                self.file
-                    .write_at(req.offset, from, req.flags.contains(Flags::FUA))
-                    .await?;
-                self.grown(range.end);
-                Ok(())
-            }
-            Op::Flush => self.flush().await,
-            Op::Discard => self.file.discard(range).await.map_err(unsupported),
-            Op::WriteZeroes => self.zero(range, req.flags).await,
-        }
+    async fn write(&self, write: Transfer<'_>, end: u64) -> io::Result<()> {
+        write.await?;
+        self.grown(end);
+        Ok(())
+    }
+
+    async fn discard(&self, range: Range<u64>) -> io::Result<()> {
+        self.file.discard(range).await.map_err(unsupported)
     }
 
     async fn flush(&self) -> io::Result<()> {
@@ -363,7 +356,17 @@ fn unsupported(error: io::Error) -> io::Error {
 
 impl Driver for HostFile {
     fn submit<'a>(&'a self, req: Request<'a>) -> Io<'a> {
-        Box::pin(self.perform(req))
+        let range = req.offset..req.offset.saturating_add(req.len);
+        match req.op {
+            Op::Read(to) => Box::pin(self.file.read_at(req.offset, to)),
+            Op::Write(from) => {
+                let durable = req.flags.contains(Flags::FUA);
+                Box::pin(self.write(self.file.write_at(req.offset, from, durable), range.end))
+            }
+            Op::Flush => Box::pin(self.flush()),
+            Op::Discard => Box::pin(self.discard(range)),
+            Op::WriteZeroes => Box::pin(self.zero(range, req.flags)),
+        }
     }
 
     fn status(&self, range: Range<u64>) -> Io<'_, Extent> {
