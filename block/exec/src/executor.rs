@@ -19,7 +19,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Waker;
 
-use async_task::Runnable;
 use slab::Slab;
 
 use crate::clock::{Clock, Idle};
@@ -30,7 +29,7 @@ use crate::op::Op;
 use crate::poll::Polling;
 use crate::pool::Pool;
 use crate::ring::{Completion, IGNORE, Ring, Wait, threads::Threads, uring::Uring};
-use crate::task;
+use crate::task::{self, Runnable};
 use crate::timer::Timers;
 
 pub use owned::Executor;

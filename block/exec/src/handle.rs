@@ -14,13 +14,12 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 
-use async_task::Runnable;
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::executor::Core;
 use crate::lock;
 use crate::sync::oneshot;
-use crate::task;
+use crate::task::{self, Runnable};
 
 /// Names an executor for as long as the process lives.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

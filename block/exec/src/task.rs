@@ -7,10 +7,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use async_task::Runnable;
-
 use crate::executor::Core;
-use crate::handle::{Handle, Message};
+use crate::handle::{Handle, Message, Shared};
+
+/// A task that is to run, with its executor's name.
+pub(crate) type Runnable = async_task::Runnable<Arc<Shared>>;
 
 /// What the register keeps of a task: how to reach it, and who started it (to name it when it is stuck).
 pub(crate) struct Entry {
@@ -48,21 +49,14 @@ pub(crate) fn spawn_at(
             key,
         },
     };
-    let shared = Arc::clone(&core.shared);
-    let schedule = move |runnable: Runnable| {
-        let local = Core::try_with(|core| Arc::ptr_eq(&core.shared, &shared)).unwrap_or(false);
-        if local {
-            Core::try_with(|core| core.ready.borrow_mut().push_back(runnable));
-        } else if let Err(message) = shared.send(Message::Run(runnable)) {
-            // The executor ends only when its register is empty, so this task is already gone. Should that ever be
-            // untrue, the future must not be dropped on this thread.
-            std::mem::forget(message);
-        }
-    };
     // SAFETY: the future is polled and dropped on this thread only: its runnable goes through `schedule`, which brings
-    // it back here, and the executor does not end before every registered task is gone. The schedule function is
-    // Send + Sync. The waker may outlive the task; async-task counts references.
-    let (runnable, task) = unsafe { async_task::spawn_unchecked(future, schedule) };
+    // it back here, and the executor does not end before every registered task is gone. `schedule` borrows nothing. The
+    // waker may outlive the task; async-task counts references.
+    let (runnable, task) = unsafe {
+        async_task::Builder::new()
+            .metadata(Arc::clone(&core.shared))
+            .spawn_unchecked(|_| future, schedule)
+    };
     if let Some(entry) = core.tasks.borrow_mut().get_mut(key) {
         *entry = Some(Entry {
             waker: runnable.waker(),
@@ -71,6 +65,20 @@ pub(crate) fn spawn_at(
     }
     task.detach();
     core.ready.borrow_mut().push_back(runnable);
+}
+
+/// Puts a task that was woken where its executor finds it. It captures nothing: async-task would hold each task by a
+/// reference of its own while it is scheduled.
+fn schedule(runnable: Runnable) {
+    let home = runnable.metadata();
+    let local = Core::try_with(|core| Arc::ptr_eq(&core.shared, home)).unwrap_or(false);
+    if local {
+        Core::try_with(|core| core.ready.borrow_mut().push_back(runnable));
+    } else if let Err(message) = Arc::clone(home).send(Message::Run(runnable)) {
+        // The executor ends only when its register is empty, so this task is already gone. Should that ever be
+        // untrue, the future must not be dropped on this thread.
+        std::mem::forget(message);
+    }
 }
 
 /// A future that leaves the register when it has been dropped (fields drop in order).
