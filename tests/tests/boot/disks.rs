@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use tests::guest::{Config, Kit};
 
 use super::Check;
-use super::scratch::{MIB, allocated, directory, ext4, image, is_clean, sha256};
+use super::scratch::{MIB, allocated, directory, ext4, image, is_clean, sha256, sha256_inside};
 
 pub(crate) const CHECKS: fn() -> Vec<Check> = || {
     vec![
@@ -18,6 +18,11 @@ pub(crate) const CHECKS: fn() -> Vec<Check> = || {
         Check::new("disks::two_io_threads_with_four_queues", two_io_threads),
         Check::new("disks::one_tib_sparse", one_tib),
         Check::new("disks::host_device", host_device).host_disk(16 * MIB),
+        Check::new(
+            "disks::a_reset_waits_for_requests_in_flight",
+            reset_in_flight,
+        ),
+        Check::new("disks::io_without_io_uring", without_io_uring).program("strace", "strace"),
     ]
 };
 
@@ -201,5 +206,84 @@ fn host_device(kit: &Kit) -> Result<()> {
         .nth(11)
         .context("no count of discards")?;
     ensure!(discards != "0", "no discard reached the host's disk");
+    Ok(())
+}
+
+/// Resets the guest while it writes to one disk, and while reads of a slow one are on their way.
+fn reset_in_flight(kit: &Kit) -> Result<()> {
+    let directory = directory()?;
+    let disk = image(directory.path(), "disk", 64 * MIB)?;
+    let config = Config {
+        cpus: 2,
+        ..kit.guest()
+    };
+    let mut guest = config
+        .disk(&disk, "")
+        .with("-blockdev driver=null-co,node-name=slow,read-zeroes=on,latency-ns=300000000")
+        .with("-device virtio-blk-pci,drive=slow")
+        .boot()?;
+    for round in 0..3 {
+        guest.run(&format!(
+            "echo round {round} | dd of=/dev/vda conv=fsync,sync 2>&1"
+        ))?;
+        guest.run(
+            "for i in 1 2 3 4; do \
+               dd if=/dev/vdb of=/dev/null bs=64k iflag=direct 2>/dev/null & \
+               (while dd if=/dev/urandom of=/dev/vda bs=64k count=64 seek=$((i * 128)) oflag=direct 2>/dev/null; do :; done) & \
+             done; sleep 0.5",
+        )?;
+        let busy = guest.run("cat /sys/block/vdb/inflight")?;
+        let reading: u32 = busy
+            .split_whitespace()
+            .next()
+            .and_then(|count| count.parse().ok())
+            .context("no count of reads in flight")?;
+        ensure!(reading > 0, "nothing is in flight: {busy}");
+        guest.send("echo b > /proc/sysrq-trigger")?;
+        guest.ready()?;
+        let text = guest.run("head -n 1 /dev/vda")?;
+        ensure!(text == format!("round {round}"), "the disk says {text:?}");
+        guest.run("dd if=/dev/vdb of=/dev/null bs=64k count=1 iflag=direct 2>&1")?;
+    }
+    guest.power_off()
+}
+
+/// As in a container whose system call filter refuses io_uring.
+fn without_io_uring(kit: &Kit) -> Result<()> {
+    let directory = directory()?;
+    let disk = ext4(kit, directory.path(), "disk", 128 * MIB)?;
+    let log = directory.path().join("calls");
+    let mut config = kit.guest().disk(&disk, ",discard=unmap");
+    let strace = [
+        "strace",
+        "-f",
+        "--seccomp-bpf",
+        "-e",
+        "inject=io_uring_setup:error=EPERM",
+        "-e",
+        "trace=io_uring_setup",
+        "-o",
+        &log.display().to_string(),
+    ]
+    .map(str::to_owned);
+    config.command.splice(0..0, strace);
+    let mut guest = config.boot()?;
+    guest.run(
+        "mount /dev/vda /mnt && dd if=/dev/urandom of=/mnt/f bs=1M count=16 conv=fsync 2>&1 && fstrim /mnt",
+    )?;
+    guest.run("echo 3 > /proc/sys/vm/drop_caches")?;
+    let sum = guest.run("sha256sum /mnt/f && umount /mnt")?;
+    guest.power_off()?;
+    let calls = fs::read_to_string(&log)?;
+    ensure!(
+        calls.contains("INJECTED") && !calls.contains("= 0"),
+        "io_uring was not refused: {calls}"
+    );
+    is_clean(kit, &disk)?;
+    let found = sha256_inside(kit, &disk, "/f")?;
+    ensure!(
+        sum.contains(&found),
+        "the host finds {found}, the guest wrote {sum}"
+    );
     Ok(())
 }
