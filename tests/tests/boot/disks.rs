@@ -18,10 +18,7 @@ pub(crate) const CHECKS: fn() -> Vec<Check> = || {
         Check::new("disks::two_io_threads_with_four_queues", two_io_threads),
         Check::new("disks::one_tib_sparse", one_tib),
         Check::new("disks::host_device", host_device).host_disk(16 * MIB),
-        Check::new(
-            "disks::a_reset_waits_for_requests_in_flight",
-            reset_in_flight,
-        ),
+        Check::new("disks::reset_with_requests_in_flight", reset_in_flight),
         Check::new("disks::io_without_io_uring", without_io_uring).program("strace", "strace"),
     ]
 };
