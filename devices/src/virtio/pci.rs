@@ -411,17 +411,23 @@ impl Registers {
             driver_feature_select: 0,
             driver_features: 0,
             queue_select: 0,
-            queues: (0..self.queues.len())
-                .map(|_| QueueState::new(self.device.queue_size()))
-                .collect(),
+            queues: std::mem::take(&mut state.queues),
         };
         self.config_vector.store(NO_VECTOR, Ordering::Relaxed);
-        for line in &self.queues {
-            line.vector.store(NO_VECTOR, Ordering::Relaxed);
+        for queue in 0..self.queues.len() {
+            self.renew_queue(state, queue);
         }
         self.device.reset();
         self.interrupts
             .acknowledge(|| self.isr.store(0, Ordering::Relaxed));
+    }
+
+    /// Gives the registers of a queue that is not in use their default values.
+    fn renew_queue(&self, state: &mut State, queue: usize) {
+        if let (Some(regs), Some(line)) = (state.queues.get_mut(queue), self.queues.get(queue)) {
+            *regs = QueueState::new(self.device.queue_size());
+            line.vector.store(NO_VECTOR, Ordering::Relaxed);
+        }
     }
 
     /// Checks and takes over the registers of a queue that is to run, if it is.
@@ -512,11 +518,11 @@ impl Transport for Registers {
 
     fn ended(&self, queue: u16) {
         let mut state = self.state();
-        let max = self.device.queue_size();
-        if let Some(regs) = state.queues.get_mut(usize::from(queue)) {
+        let queue = usize::from(queue);
+        if let Some(regs) = state.queues.get_mut(queue) {
             regs.running = None;
             if regs.resetting {
-                *regs = QueueState::new(max);
+                self.renew_queue(&mut state, queue);
             }
         }
         self.finish_reset(&mut state);

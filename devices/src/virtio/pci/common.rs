@@ -140,7 +140,6 @@ impl Registers {
 
     /// Begins to reset the selected queue (§2.6.1); the register reads 1 until it is done.
     fn reset_queue(&self, state: &mut State, agreed: bool) {
-        let max = self.device.queue_size();
         let select = usize::from(state.queue_select);
         let Some(regs) = state.queues.get_mut(select).filter(|q| agreed && q.enabled) else {
             return;
@@ -150,7 +149,7 @@ impl Registers {
                 regs.resetting = true;
                 control.stop();
             }
-            None => *regs = QueueState::new(max),
+            None => self.renew_queue(state, select),
         }
     }
 

@@ -501,6 +501,7 @@ fn one_queue_can_be_reset() {
     slow.permits.release(1);
     until("the queue was reset", || rig.read(58, 2) == 0);
     assert_eq!(rig.read(28, 2), 0);
+    assert_eq!(rig.read(26, 2), 0xffff, "the vector is none again");
     assert_eq!(drivers[0].used_index(), 0);
 
     let mut again = Driver::new(&rig.ram, 0x4_0000, 8);
