@@ -208,15 +208,21 @@ impl VirtioPci {
         }))
     }
 
-    /// The register that the access window names, and how wide: bytes `at` and on of the window's
-    /// four data bytes.
+    /// The register that the access window names, and how wide, if `offset` is in the window's four
+    /// data bytes.
     fn window(&self, offset: u16) -> Option<(u64, u8)> {
+        let data = self.window_data();
+        if !(data..data.saturating_add(4)).contains(&offset) {
+            return None;
+        }
         let field = |at: u16, size| self.config.read(self.window.saturating_add(at), size);
-        let data = self.window.saturating_add(16);
         let (bar, register, len) = (field(4, 1), field(8, 4), field(12, 4));
-        let inside = (data..data.saturating_add(4)).contains(&offset);
         let len = u8::try_from(len).ok().filter(|l| matches!(l, 1 | 2 | 4))?;
-        (inside && bar == u32::from(BAR)).then_some((u64::from(register), len))
+        (bar == u32::from(BAR)).then_some((u64::from(register), len))
+    }
+
+    fn window_data(&self) -> u16 {
+        self.window.saturating_add(16)
     }
 }
 
@@ -284,19 +290,23 @@ impl PciDevice for VirtioPci {
         self.registers.reset();
     }
 
+    // An access to any of the window's data is one to the whole register (§4.1.4.9.1).
     fn read_config(&self, offset: u16, size: u8) -> u32 {
-        match self.window(offset) {
-            Some((register, len)) => self.registers.read(register, len) as u32,
-            None => self.config.read(offset, size),
+        if let Some((register, len)) = self.window(offset) {
+            let value = self.registers.read(register, len).to_le_bytes();
+            let value = value.get(..usize::from(len)).unwrap_or_default();
+            self.config.set(self.window_data(), value);
         }
+        self.config.read(offset, size)
     }
 
     fn write_config(&self, offset: u16, size: u8, value: u32) -> Action {
         self.config.write(offset, size, value);
-        match self.window(offset) {
-            Some((register, len)) => self.registers.write(register, len, u64::from(value)),
-            None => Action::None,
-        }
+        let Some((register, len)) = self.window(offset) else {
+            return Action::None;
+        };
+        let value = self.config.read(self.window_data(), len);
+        self.registers.write(register, len, value.into())
     }
 
     fn bar_moved(&self, bar: usize, window: Option<Window>) {

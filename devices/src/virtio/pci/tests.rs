@@ -577,6 +577,11 @@ fn registers_are_reached_through_configuration_space() {
     assert_eq!(rig.configuration(window + 16, 1), 3);
     aim(4, 18, 2);
     assert_eq!(rig.configuration(window + 16, 2), 1);
+    // Any part of the data makes the whole access.
+    aim(4, 0x2000, 4);
+    assert_eq!(rig.configuration(window + 18, 1), 0x66);
+    let _ = rig.configure(window + 18, 1, 0x99);
+    assert_eq!(rig.read(0x2000, 4), 0x5599_7788);
     for (bar, offset, len) in [
         (4, 20, 0),
         (4, 20, 3),
