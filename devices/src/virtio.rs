@@ -77,6 +77,12 @@ pub trait Device: Send + Sync {
     /// A store of 1 to 8 bytes to it, by a driver that agreed on `features` (0 before it did).
     fn write_config(&self, offset: u64, size: u8, value: u64, features: u64);
 
+    /// The driver and the device agreed on `features`; no queue is served yet. Called with the
+    /// transport's lock held.
+    fn agreed(&self, features: u64) {
+        let _ = features;
+    }
+
     /// Serves a queue from now on, with the features that were agreed on, until it is stopped. Called
     /// on a vCPU thread without locks; the work is done on an I/O thread.
     fn start(self: Arc<Self>, features: u64, queue: serve::Started);

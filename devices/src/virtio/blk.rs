@@ -26,6 +26,9 @@ pub mod request;
 
 const WRITEBACK: u64 = 32;
 
+/// What a driver needs one of to live with a write cache.
+const CACHE_CONTROL: u64 = mask(vb::VIRTIO_BLK_F_FLUSH) | mask(vb::VIRTIO_BLK_F_CONFIG_WCE);
+
 /// What a device is made of beside its drive. Sizes are bytes.
 #[derive(Clone, Debug)]
 pub struct Parameters {
@@ -246,6 +249,13 @@ impl Device for Blk {
         }
     }
 
+    fn agreed(&self, features: u64) {
+        // Who may switch the cache but cannot flush it begins without one (§5.2.5.2).
+        if features & CACHE_CONTROL == mask(vb::VIRTIO_BLK_F_CONFIG_WCE) {
+            self.drive.set_write_cache(false);
+        }
+    }
+
     fn start(self: Arc<Self>, features: u64, queue: Started) {
         let Some(thread) = self.threads.get(usize::from(queue.index())).cloned() else {
             return;
@@ -298,15 +308,14 @@ fn in_sectors(bytes: u32) -> u32 {
     bytes / SECTOR_BYTES
 }
 
-fn mask(bit: u32) -> u64 {
-    1u64.checked_shl(bit).unwrap_or(0)
+const fn mask(bit: u32) -> u64 {
+    1 << (bit & 63)
 }
 
 /// How writes are done for a driver that agreed on `features`. One that can neither flush nor choose
 /// has a cache that it need not know of (§5.2.6.2).
 fn stability(features: u64) -> Flags {
-    let control = mask(vb::VIRTIO_BLK_F_FLUSH) | mask(vb::VIRTIO_BLK_F_CONFIG_WCE);
-    match features & control {
+    match features & CACHE_CONTROL {
         0 => Flags::FUA,
         _ => Flags::empty(),
     }

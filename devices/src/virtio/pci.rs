@@ -384,6 +384,7 @@ impl Registers {
         let acceptable = features & !self.features == 0 && features & feature::VERSION_1 != 0;
         if new & status::FEATURES_OK != 0 && acceptable {
             state.status |= status::FEATURES_OK;
+            self.device.agreed(features);
         }
         if new & status::DRIVER_OK != 0 && state.status & status::FEATURES_OK != 0 {
             state.status |= status::DRIVER_OK;

@@ -448,6 +448,18 @@ fn the_write_cache_is_the_driver_s_until_the_reset() {
 }
 
 #[test]
+fn the_write_cache_is_off_for_a_driver_that_can_switch_it_but_not_flush() {
+    let disk = Disk::new("driver=null-co,size=1M", "", 1);
+    let writeback = || disk.rig.read(CONFIG + 32, 1);
+    disk.rig.negotiate(flag(11));
+    assert_eq!((writeback(), disk.drive.write_cache()), (0, false));
+    disk.rig.write(20, 1, 0);
+    disk.rig.negotiate(flag(9) | flag(11));
+    assert_eq!((writeback(), disk.drive.write_cache()), (1, true));
+    disk.end();
+}
+
+#[test]
 fn a_driver_that_cannot_flush_has_stable_writes() {
     assert_eq!(stability(0), Flags::FUA);
     assert_eq!(stability(flag(9)), Flags::empty());
