@@ -8,7 +8,6 @@
 //! its registers are written, mapped, reset or removed, so these never overlap; then the bus.
 
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::fmt;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -41,7 +40,7 @@ pub struct PciHost {
 pub enum AddError {
     /// Another function is there: its name.
     Taken(Address, String),
-    /// Function 0 of the device does not admit others.
+    /// Function 0 of the device does not admit others, of which this would be one.
     SingleFunction(Address),
     /// All 32 devices exist.
     Full,
@@ -87,30 +86,34 @@ impl PciHost {
                 .find(|at| !functions.keys().any(|used| used.device() == at.device()))
                 .ok_or(AddError::Full)?,
         };
-        let first = Address::new(address.device(), 0).and_then(|first| functions.get(&first));
-        if address.function() != 0
-            && first.is_some_and(|first| !first.device.config().is_multifunction())
-        {
-            return Err(AddError::SingleFunction(address));
+        if let Some(taken) = functions.get(&address) {
+            return Err(AddError::Taken(address, taken.device.name().to_owned()));
         }
-        match functions.entry(address) {
-            Entry::Occupied(taken) => {
-                return Err(AddError::Taken(
-                    address,
-                    taken.get().device.name().to_owned(),
-                ));
-            }
-            Entry::Vacant(free) => {
-                if let Some(interrupts) = device.config().interrupts() {
-                    let pin = device.config().pin();
-                    interrupts.connect((1..=4).contains(&pin).then(|| (self.wires)(address, pin)));
-                }
-                free.insert(Arc::new(Function {
-                    device,
-                    place: Mutex::default(),
-                }));
-            }
+        let single = |device: &Arc<dyn PciDevice>| !device.config().is_multifunction();
+        let mut siblings = functions
+            .iter()
+            .filter(|(at, _)| at.device() == address.device());
+        // Nobody looks behind a function 0 that says it is alone.
+        let hidden = match address.function() {
+            0 if single(&device) => siblings.next().map(|(at, _)| *at),
+            0 => None,
+            _ => siblings
+                .next()
+                .filter(|(at, first)| at.function() == 0 && single(&first.device))
+                .map(|_| address),
+        };
+        if let Some(hidden) = hidden {
+            return Err(AddError::SingleFunction(hidden));
         }
+        if let Some(interrupts) = device.config().interrupts() {
+            let pin = device.config().pin();
+            interrupts.connect((1..=4).contains(&pin).then(|| (self.wires)(address, pin)));
+        }
+        let function = Function {
+            device,
+            place: Mutex::default(),
+        };
+        functions.insert(address, Arc::new(function));
         Ok(address)
     }
 
@@ -361,7 +364,7 @@ impl fmt::Display for AddError {
             AddError::SingleFunction(at) => {
                 write!(
                     f,
-                    "PCI address {at}: function 0 of that device is its only function"
+                    "PCI address {at}: function 0 of that device is without multifunction=on"
                 )
             }
             AddError::Full => f.write_str("no free PCI slot is left"),

@@ -167,6 +167,17 @@ fn functions_take_the_slot_asked_for_or_the_next_free_one() {
 }
 
 #[test]
+fn a_single_function_hides_no_other() {
+    let Rig { host, .. } = rig();
+    host.add(card(1, false), Some(at(4, 2))).unwrap();
+    assert_eq!(
+        host.add(card(2, false), Some(at(4, 0))),
+        Err(AddError::SingleFunction(at(4, 2)))
+    );
+    assert_eq!(host.add(card(2, true), Some(at(4, 0))), Ok(at(4, 0)));
+}
+
+#[test]
 fn bars_answer_move_swap_and_go() {
     let rig = rig();
     let one = card(1, false);
