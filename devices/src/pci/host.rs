@@ -123,6 +123,7 @@ impl PciHost {
         let function = self.functions().remove(&address)?;
         let mut place = function.place();
         place.removed = true;
+        function.device.config().reset();
         let action = self.settle(&function.device, &mut place);
         if let Some(interrupts) = function.device.config().interrupts() {
             interrupts.connect(None);
@@ -169,6 +170,9 @@ impl PciHost {
             return Action::None;
         };
         let mut place = function.place();
+        if place.removed {
+            return Action::None;
+        }
         let action = function.device.write_config(offset, size, value);
         match self.settle(&function.device, &mut place) {
             Action::None => action,
@@ -178,11 +182,7 @@ impl PciHost {
 
     /// Makes the bus and the device agree with the configuration space.
     fn settle(&self, device: &Arc<dyn PciDevice>, place: &mut Place) -> Action {
-        let windows = if place.removed {
-            [None; 6]
-        } else {
-            device.config().windows()
-        };
+        let windows = device.config().windows();
         // Everything that leaves goes before anything that comes, so that two BARs can swap places.
         let mut moved = [false; 6];
         for ((mapped, window), moved) in place.mapped.iter_mut().zip(&windows).zip(&mut moved) {
@@ -208,7 +208,7 @@ impl PciHost {
             }
             device.bar_moved(index, window);
         }
-        let bus_master = device.config().is_bus_master() && !place.removed;
+        let bus_master = device.config().is_bus_master();
         if std::mem::replace(&mut place.bus_master, bus_master) != bus_master {
             return device.bus_master(bus_master);
         }

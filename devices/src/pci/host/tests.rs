@@ -1,3 +1,5 @@
+use std::sync::atomic::AtomicU32;
+
 use super::*;
 use crate::bus::Ticket;
 use crate::legacy::tests::Line;
@@ -15,11 +17,14 @@ impl Mmio for Tag {
     }
 }
 
+/// Counts messages.
 #[derive(Default)]
-struct NoMsi;
+struct Messages(AtomicU32);
 
-impl crate::irq::MsiSink for NoMsi {
-    fn send(&self, _: crate::irq::MsiMessage) {}
+impl crate::irq::MsiSink for Messages {
+    fn send(&self, _: crate::irq::MsiMessage) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
     fn route(&self, _: crate::irq::MsiMessage) -> Option<Box<dyn crate::irq::MsiRoute>> {
         None
     }
@@ -64,16 +69,20 @@ impl Card {
     }
 }
 
-/// A function with I/O BAR 0, memory BAR 1 and 64-bit BAR 4, tagged by `tag`.
-pub(crate) fn card(tag: u64, multifunction: bool) -> Arc<Card> {
-    let mut builder = PciConfig::builder(Identity {
+fn identity(tag: u64) -> Identity {
+    Identity {
         vendor: 0x1234,
         device: tag as u16,
         class: 0xff_00_00,
         revision: 0,
         subsystem_vendor: 0,
         subsystem: 0,
-    });
+    }
+}
+
+/// A function with I/O BAR 0, memory BAR 1 and 64-bit BAR 4, tagged by `tag`.
+pub(crate) fn card(tag: u64, multifunction: bool) -> Arc<Card> {
+    let mut builder = PciConfig::builder(identity(tag));
     if multifunction {
         builder.multifunction();
     }
@@ -98,7 +107,7 @@ pub(crate) fn card(tag: u64, multifunction: bool) -> Arc<Card> {
             },
         );
     }
-    let interrupts = Interrupts::new(Arc::new(NoMsi), 0);
+    let interrupts = Interrupts::new(Arc::new(Messages::default()), 0);
     builder.interrupts(&interrupts, 1, None);
     Arc::new(Card {
         name: format!("card{tag}"),
@@ -240,6 +249,33 @@ fn removal_and_reset_unmap_everything() {
     assert_eq!(rig.io.read(0xc000, 1), 0xff);
     assert_eq!(rig.host.read(address, 0, 4), u32::MAX);
     assert!(rig.host.remove(address).is_none());
+}
+
+#[test]
+fn a_function_that_was_removed_sends_no_message() {
+    let rig = rig();
+    let messages = Arc::new(Messages::default());
+    let interrupts = Interrupts::new(messages.clone(), 1);
+    let mut builder = PciConfig::builder(identity(1));
+    let kind = BarKind::Memory32 {
+        prefetchable: false,
+    };
+    builder.interrupts(&interrupts, 1, Some((1, kind)));
+    let card = Card {
+        name: "card".into(),
+        config: builder.build(),
+        events: Mutex::default(),
+    };
+    let address = rig.host.add(Arc::new(card), None).unwrap();
+    rig.set(address, 0x14, 0x8000_0000);
+    rig.set(address, 4, 6);
+    rig.set(address, 0x40, 0x8000_0000);
+    let _ = rig.memory.write(0x8000_000c, 4, 0);
+    interrupts.raise(0);
+    assert_eq!(messages.0.load(Ordering::Relaxed), 1);
+    let _ = rig.host.remove(address).unwrap();
+    interrupts.raise(0);
+    assert_eq!(messages.0.load(Ordering::Relaxed), 1);
 }
 
 #[test]
