@@ -468,16 +468,38 @@ impl Registers {
     /// Lets queues run, with the lock released.
     fn start(
         &self,
-        state: MutexGuard<'_, State>,
+        mut state: MutexGuard<'_, State>,
         queues: Vec<Option<(u16, Result<Started, queue::Error>)>>,
     ) {
         let features = state.driver_features;
-        drop(state);
+        let mut runnable = Vec::new();
         for (queue, started) in queues.into_iter().flatten() {
             match started {
-                Ok(started) => self.device.clone().start(features, started),
-                Err(why) => self.fail(queue, why),
+                Ok(started) => runnable.push(started),
+                Err(why) => self.break_down(&mut state, queue, why),
             }
+        }
+        drop(state);
+        for started in runnable {
+            self.device.clone().start(features, started);
+        }
+    }
+
+    /// Stops everything until the driver resets the device.
+    fn break_down(&self, state: &mut State, queue: u16, why: queue::Error) {
+        if state.resetting || state.status & status::DEVICE_NEEDS_RESET != 0 {
+            return;
+        }
+        tracing::warn!(
+            "{}: queue {queue}: {why}: the device needs a reset",
+            self.name
+        );
+        state.status |= status::DEVICE_NEEDS_RESET;
+        for control in state.queues.iter().filter_map(|q| q.running.as_ref()) {
+            control.stop();
+        }
+        if state.status & status::DRIVER_OK != 0 {
+            self.notify_config();
         }
     }
 
@@ -510,21 +532,7 @@ impl Transport for Registers {
     }
 
     fn fail(&self, queue: u16, why: queue::Error) {
-        let mut state = self.state();
-        if state.resetting || state.status & status::DEVICE_NEEDS_RESET != 0 {
-            return;
-        }
-        tracing::warn!(
-            "{}: queue {queue}: {why}: the device needs a reset",
-            self.name
-        );
-        state.status |= status::DEVICE_NEEDS_RESET;
-        for control in state.queues.iter().filter_map(|q| q.running.as_ref()) {
-            control.stop();
-        }
-        if state.status & status::DRIVER_OK != 0 {
-            self.notify_config();
-        }
+        self.break_down(&mut self.state(), queue, why);
     }
 
     fn ended(&self, queue: u16) {

@@ -19,6 +19,8 @@ struct Slow {
     config: AtomicU64,
     threads: Vec<exec::Handle>,
     transport: Mutex<Option<Weak<dyn Transport>>>,
+    /// What another processor does before the next queue is served, which it then is not.
+    meanwhile: Mutex<Option<Box<dyn FnOnce() + Send>>>,
 }
 
 impl Device for Slow {
@@ -50,6 +52,9 @@ impl Device for Slow {
         self.config.store(value, Ordering::Relaxed);
     }
     fn start(self: Arc<Self>, _features: u64, queue: Started) {
+        if let Some(act) = self.meanwhile.lock().unwrap().take() {
+            return act();
+        }
         let thread = self.threads[usize::from(queue.index())].clone();
         thread.spawn(move || {
             queue.serve(move |mut chain: Chain| {
@@ -90,6 +95,7 @@ fn rig_with(queues: usize, doorbells: bool) -> (Rig, Arc<Slow>) {
             config: AtomicU64::new(0x1122_3344_5566_7788),
             threads,
             transport: Mutex::new(None),
+            meanwhile: Mutex::new(None),
         });
         made = Some(slow.clone());
         let setup = Setup {
@@ -434,6 +440,26 @@ fn a_queue_that_cannot_be_needs_a_reset() {
         assert_eq!(rig.status(), 0);
         rig.end();
     }
+}
+
+#[test]
+fn a_queue_that_cannot_be_does_not_spoil_the_reset_after_it() {
+    let (rig, slow) = rig(2);
+    rig.negotiate(0);
+    let (good, mut bad) = (
+        Driver::new(&rig.ram, 0x1000, 16),
+        Driver::new(&rig.ram, 0x2000, 16),
+    );
+    bad.layout.size = 12;
+    rig.set_up(0, &good);
+    rig.set_up(1, &bad);
+    let memory = rig.memory.clone();
+    *slow.meanwhile.lock().unwrap() = Some(Box::new(move || {
+        let _ = memory.write(BASE + 20, 1, 0);
+    }));
+    rig.write(20, 1, 15);
+    assert_eq!(rig.status(), 0);
+    rig.end();
 }
 
 #[test]
