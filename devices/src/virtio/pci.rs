@@ -11,7 +11,7 @@
 //! no lock held.
 
 use std::os::fd::AsFd;
-use std::sync::atomic::{AtomicU8, AtomicU16, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use exec::Kick;
@@ -91,6 +91,8 @@ pub struct Registers {
     doorbells: bool,
     seams: Seams,
     interrupts: Arc<Interrupts>,
+    /// A mistake of the driver was logged.
+    told: AtomicBool,
     isr: AtomicU8,
     config_vector: AtomicU16,
     queues: Box<[Line]>,
@@ -180,6 +182,7 @@ impl VirtioPci {
             device,
             seams,
             interrupts,
+            told: AtomicBool::new(false),
             isr: AtomicU8::new(0),
             config_vector: AtomicU16::new(NO_VECTOR),
             queues: queues.into(),
@@ -490,10 +493,13 @@ impl Registers {
         if state.resetting || state.status & status::DEVICE_NEEDS_RESET != 0 {
             return;
         }
-        tracing::warn!(
-            "{}: queue {queue}: {why}: the device needs a reset",
-            self.name
-        );
+        // Once: a guest can go wrong as often as it likes.
+        if !self.told.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                "{}: queue {queue}: {why}: the device needs a reset; further such mistakes are not shown",
+                self.name
+            );
+        }
         state.status |= status::DEVICE_NEEDS_RESET;
         for control in state.queues.iter().filter_map(|q| q.running.as_ref()) {
             control.stop();

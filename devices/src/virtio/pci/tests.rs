@@ -462,6 +462,44 @@ fn a_queue_that_cannot_be_does_not_spoil_the_reset_after_it() {
     rig.end();
 }
 
+/// Counts what is logged.
+struct Log(Arc<AtomicUsize>);
+
+impl tracing::Subscriber for Log {
+    fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+        true
+    }
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+    fn event(&self, _: &tracing::Event<'_>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+    fn enter(&self, _: &tracing::span::Id) {}
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+#[test]
+fn a_driver_that_goes_wrong_again_and_again_does_not_fill_the_log() {
+    let (rig, _) = rig(1);
+    let mut driver = Driver::new(&rig.ram, 0x1000, 16);
+    driver.layout.size = 12;
+    let logged = Arc::new(AtomicUsize::new(0));
+    tracing::subscriber::with_default(Log(logged.clone()), || {
+        for _ in 0..3 {
+            rig.write(20, 1, 0);
+            rig.negotiate(0);
+            rig.set_up(0, &driver);
+            rig.write(20, 1, 15);
+            assert_eq!(rig.status(), 15 | 64);
+        }
+    });
+    assert_eq!(logged.load(Ordering::SeqCst), 1);
+    rig.end();
+}
+
 #[test]
 fn a_chain_that_cannot_be_needs_a_reset() {
     let (rig, slow) = rig(2);
