@@ -94,6 +94,18 @@ pub trait Device: Send + Sync {
     fn reset(&self);
 }
 
+/// A load of `size` bytes at `offset` from a structure of registers: fields lie one after the other,
+/// so any width will do. Bytes beyond its end are 0.
+fn load(structure: &[u8], offset: u64, size: u8) -> u64 {
+    let skip = usize::try_from(offset).unwrap_or(usize::MAX);
+    let wanted = structure.iter().skip(skip).take(size.into());
+    let mut value = [0; 8];
+    for (to, from) in value.iter_mut().zip(wanted) {
+        *to = *from;
+    }
+    u64::from_le_bytes(value)
+}
+
 /// What a device and its queues ask of the transport. Callable from any thread.
 pub trait Transport: Send + Sync {
     /// Used buffer notification (§2.3).

@@ -233,12 +233,7 @@ impl Device for Blk {
     }
 
     fn read_config(&self, offset: u64, size: u8) -> u64 {
-        let skip = usize::try_from(offset).unwrap_or(usize::MAX);
-        let bytes = self.configuration().into_iter().skip(skip);
-        bytes
-            .take(usize::from(size))
-            .zip([0u32, 8, 16, 24, 32, 40, 48, 56])
-            .fold(0, |value, (byte, shift)| value | u64::from(byte) << shift)
+        super::load(&self.configuration(), offset, size)
     }
 
     fn write_config(&self, offset: u64, size: u8, value: u64, features: u64) {

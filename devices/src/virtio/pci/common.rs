@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use super::{NO_VECTOR, QueueState, Registers, State};
-use crate::virtio::{feature, status};
+use crate::virtio::{feature, load, status};
 
 const DEVICE_FEATURE_SELECT: u64 = 0;
 const DRIVER_FEATURE_SELECT: u64 = 8;
@@ -20,14 +20,9 @@ const QUEUE_DEVICE: u64 = 48;
 const QUEUE_RESET: u64 = 58;
 
 impl Registers {
-    /// A load of any width: fields are laid out one after the other, so it is bytes of them all.
+    /// A load of any width.
     pub(super) fn read_common(&self, offset: u64, size: u8) -> u64 {
-        let mut bytes = self.common(&self.state()).into_iter();
-        let skip = usize::try_from(offset).unwrap_or(usize::MAX);
-        let wanted = bytes.by_ref().skip(skip).take(usize::from(size));
-        wanted
-            .zip([0u32, 8, 16, 24, 32, 40, 48, 56])
-            .fold(0, |value, (byte, shift)| value | u64::from(byte) << shift)
+        load(&self.common(&self.state()), offset, size)
     }
 
     fn common(&self, state: &State) -> Vec<u8> {
