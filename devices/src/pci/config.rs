@@ -37,7 +37,6 @@ const CAPABILITIES: u16 = 0x34;
 const INTERRUPT_LINE: u16 = 0x3c;
 const INTERRUPT_PIN: u16 = 0x3d;
 const CONVENTIONAL: usize = 0x100;
-const EXPRESS: usize = 0x1000;
 const CAP_MSIX: u8 = 0x11;
 
 /// What a function says it is.
@@ -342,14 +341,6 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// 4 KiB of configuration space instead of 256 bytes.
-    pub fn express(&mut self) -> &mut Self {
-        for bytes in [&mut self.bytes, &mut self.writable, &mut self.clearable] {
-            bytes.resize(EXPRESS, 0);
-        }
-        self
-    }
-
     /// Function 0 of a device that has others.
     pub fn multifunction(&mut self) -> &mut Self {
         self.set(HEADER_TYPE, &[MULTIFUNCTION])
@@ -364,12 +355,6 @@ impl Builder {
     /// Sets which bits of registers a guest may write.
     pub fn writable(&mut self, offset: u16, mask: &[u8]) -> &mut Self {
         put(&mut self.writable, offset, mask);
-        self
-    }
-
-    /// Sets which bits of registers a guest clears by writing 1 to them.
-    pub fn clearable(&mut self, offset: u16, mask: &[u8]) -> &mut Self {
-        put(&mut self.clearable, offset, mask);
         self
     }
 
