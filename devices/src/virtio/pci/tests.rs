@@ -1,6 +1,7 @@
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 
 use exec::sync::Semaphore;
+use vm_memory::{Bytes, GuestAddress};
 
 use super::*;
 use crate::pci::PciDevice;
@@ -723,4 +724,103 @@ fn the_name_is_the_user_s() {
     assert_eq!(device.name(), "disk0");
     drop(devices);
     rig.end();
+}
+
+/// Several processors do everything to the registers at once while requests run.
+#[test]
+fn processors_that_fight_over_a_device_leave_it_whole() {
+    let (rig, slow) = rig(2);
+    rig.enable_msix(2);
+    let over = AtomicUsize::new(0);
+    let drivers = Mutex::new(rig.start(2, EVENT_IDX | feature::RING_RESET));
+    std::thread::scope(|scope| {
+        let (slow, over) = (&slow, &over);
+        scope.spawn(move || {
+            while over.load(Ordering::SeqCst) < 3 {
+                slow.permits.release(1);
+                std::thread::sleep(std::time::Duration::from_micros(20));
+            }
+            slow.permits.release(1 << 30);
+        });
+        for seed in 1..=3_u64 {
+            let (rig, drivers) = (&rig, &drivers);
+            scope.spawn(move || {
+                let mut random = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+                for _ in 0..5000 {
+                    random ^= random << 13;
+                    random ^= random >> 7;
+                    random ^= random << 17;
+                    fight(rig, drivers, random >> 8);
+                    rig.kick((random & 1) as u16);
+                }
+                over.fetch_add(1, Ordering::SeqCst);
+            });
+        }
+    });
+    rig.place(BASE);
+    rig.write(20, 1, 0);
+    until("the reset is over", || rig.status() == 0);
+    rig.ram
+        .write_slice(&[0; 0x1000], GuestAddress(0x1000))
+        .unwrap();
+    let mut driver = rig.start(1, 0).remove(0);
+    offer(&mut driver, 0);
+    rig.kick(0);
+    until("the chain is used", || driver.used_index() == 1);
+    rig.end();
+}
+
+fn fight(rig: &Rig, drivers: &Mutex<Vec<Driver>>, random: u64) {
+    let queue = (random & 1) as usize;
+    match random >> 1 & 15 {
+        0..4 => offer(
+            &mut drivers.lock().unwrap()[queue],
+            (random >> 5 & 7) as u16 * 2,
+        ),
+        4 => rig.write(20, 1, 0),
+        5 | 6 => {
+            for value in [1, 3, 11] {
+                rig.write(20, 1, value);
+            }
+            for half in 0..2 {
+                rig.write(8, 4, half);
+                rig.write(12, 4, if half == 1 { 0x101 } else { 1 << 29 });
+            }
+            rig.write(20, 1, 11);
+        }
+        7 | 8 => {
+            let at = 0x1000 * (1 + queue as u64);
+            let driver = Driver::new(&rig.ram, at, 16);
+            rig.ram.write_slice(&[0; 0x1000], GuestAddress(at)).unwrap();
+            rig.set_up(queue as u16, &driver);
+            drivers.lock().unwrap()[queue] = driver;
+            rig.write(20, 1, 15);
+        }
+        9 => {
+            rig.write(22, 2, queue as u64);
+            rig.write(58, 2, 1);
+        }
+        10 => {
+            if let Action::Wait(ticket) = rig.configure(4, 2, 2) {
+                ticket.wait();
+            }
+        }
+        11 => drop(rig.configure(4, 2, 6)),
+        12 => rig.place(if random & 0x100 == 0 {
+            BASE
+        } else {
+            BASE + 0x10_0000
+        }),
+        13 => drop(rig.configure(
+            rig.capability(0x11, None) + 2,
+            2,
+            (random >> 8 & 3) as u32 * 0x4000,
+        )),
+        14 => {
+            rig.read(0x1000, 1);
+        }
+        _ => {
+            rig.status();
+        }
+    }
 }

@@ -66,7 +66,7 @@ pub(crate) struct Rig {
     pub(crate) host: Arc<PciHost>,
     pub(crate) machine: Arc<Machine>,
     pub(crate) at: Address,
-    threads: Vec<exec::IoThread>,
+    threads: Mutex<Vec<exec::IoThread>>,
 }
 
 impl Rig {
@@ -97,7 +97,7 @@ impl Rig {
             host,
             machine,
             at,
-            threads,
+            threads: Mutex::new(threads),
         };
         let _ = rig.configure(0x14, 4, MSIX as u32);
         rig.place(BAR);
@@ -251,12 +251,12 @@ impl Rig {
 
     /// The first of the I/O threads.
     pub(crate) fn thread(&self) -> exec::Handle {
-        self.threads[0].handle()
+        self.threads.lock().unwrap()[0].handle()
     }
 
     /// Waits until the I/O threads have done all that they can do now.
     pub(crate) fn settle(&self) {
-        for thread in &self.threads {
+        for thread in &*self.threads.lock().unwrap() {
             for _ in 0..8 {
                 thread.handle().call_blocking(exec::yield_now);
             }
@@ -267,7 +267,7 @@ impl Rig {
     pub(crate) fn end(self) {
         self.host.reset().iter().for_each(Ticket::wait);
         drop(self.host);
-        for thread in self.threads {
+        for thread in self.threads.into_inner().unwrap() {
             thread.stop(Duration::from_secs(30)).unwrap();
         }
     }
