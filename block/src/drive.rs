@@ -30,7 +30,7 @@ use crate::request::{Flags, Io, Op, OpKind, Request};
 use parked::Parked;
 
 /// What a device offers its drive. Called on the main executor without a lock held; implementations
-/// never await and never call the drive. The defaults are those of a fixed disk.
+/// never await and send the drive no requests. The defaults are those of a fixed disk.
 pub trait DriveEvents: Send + Sync {
     /// A medium was put in (`loaded`) or taken out.
     fn media_changed(&self, _loaded: bool) {}
@@ -309,7 +309,7 @@ impl Drive {
     }
 
     /// Switches the write cache; when it is off every write is durable before it is acknowledged. What
-    /// was written before is not flushed by this: the device flushes when its guest switches it off.
+    /// was written before is not flushed by this: a guest that switches it off flushes.
     pub fn set_write_cache(&self, on: bool) {
         self.write_cache.store(on, Ordering::Relaxed);
     }
