@@ -92,7 +92,9 @@ fn log() {
     let logger = tracing_subscriber::fmt()
         .with_env_filter(asked.unwrap_or_else(|| EnvFilter::new("warn")))
         .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal());
+        .with_ansi(std::io::stderr().is_terminal())
+        // Told with eprintln, which panics: a run lasts longer than whoever reads its messages.
+        .log_internal_errors(false);
     match plain {
         true => logger.event_format(Plain).init(),
         false => logger.init(),

@@ -62,6 +62,24 @@ fn who_closes_the_pipe_has_read_enough() {
     assert!(output.stderr.is_empty());
 }
 
+/// A run lasts longer than whoever reads its messages.
+#[test]
+fn messages_that_nobody_reads_are_no_failure() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = folder.path().join("disk");
+    fs::write(&disk, "data").unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_spindle"))
+        .args(["-display", "none", "-kernel", env!("CARGO_BIN_EXE_spindle")])
+        // Without a format: a warning.
+        .args(["-drive", &format!("file={},if=virtio", disk.display())])
+        .stdin(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stderr.take());
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+}
+
 #[test]
 fn a_mistake_is_one_line() {
     assert_eq!(
