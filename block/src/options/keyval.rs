@@ -4,7 +4,7 @@
 //! - Dots in keys nest (`file.filename=x`); members that are all numbers, from 0 without a gap, are a list.
 //! - The first element may be a bare value when the option has an implied key (`-device virtio-blk-pci,...`).
 //! - Any other bare word is a switch: `readonly` is `readonly=on`.
-//! - The last of several equal keys wins.
+//! - A key is given once, as in JSON: in QEMU the last of several wins, and a slip of the pen with it.
 
 use super::{Error, Map, Tree};
 
@@ -96,7 +96,8 @@ fn insert(map: &mut Map, key: &str, value: String) -> Result<(), String> {
     match key.split_once('.') {
         None => match map.get(key) {
             Some(Tree::Map(_)) => Err(conflict(key)),
-            _ => {
+            Some(_) => Err("is given twice; give it once".into()),
+            None => {
                 map.insert(key, Tree::Text(value));
                 Ok(())
             }

@@ -125,6 +125,14 @@ fn errors_speak_the_users_path() {
             "filename=x,cache.direct=on,cache=a",
             "'cache': 'cache' cannot have both a value and members",
         ),
+        (
+            "filename=x,filename=y",
+            "'filename': is given twice; give it once",
+        ),
+        (
+            "filename=x,cache.direct=on,cache.direct=on",
+            "'cache.direct': is given twice; give it once",
+        ),
         ("filename=x,a..b=1", "'a..b': is not the name of an option"),
         ("filename=x,,y,", "'filename': must be given"),
         ("=x", "an option's name is missing"),

@@ -116,7 +116,7 @@ impl Tree {
     }
 
     /// Builds the tree of dotted keys: `a.b=1` is member `b` of member `a`; where all members of one
-    /// are numbers they are a list. The last of several equal keys wins, as everywhere in QEMU.
+    /// are numbers they are a list. A key may be there once.
     pub fn from_pairs(pairs: impl IntoIterator<Item = (String, String)>) -> Result<Self, Error> {
         keyval::nest(pairs)
     }

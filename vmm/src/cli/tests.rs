@@ -302,6 +302,7 @@ fn mistakes() {
             "-m: 0 MiB are too few: a machine has at least 2 MiB, and Linux needs about 64",
         ),
         ("*-m 1b", "-m: 1 bytes are not a whole number of MiB"),
+        ("*-m 1G,size=2G", "-m: 'size': is given twice; give it once"),
         (
             "*-m x",
             "-m: 'size': expected a size such as 4096, 64k or 1.5G, got 'x'",
@@ -473,6 +474,10 @@ fn mistakes() {
         (
             "*-drive if=virtio",
             "-drive #1: file: must be given: empty drives are not in this build",
+        ),
+        (
+            "*-drive file=a,file=b,if=virtio",
+            "-drive #1: 'file': is given twice; give it once",
         ),
         (
             "*-drive file=,if=virtio",
