@@ -252,12 +252,15 @@ fn wrong(option: &str, reason: impl Display) -> Error {
     Error::user(format!("{option}: {reason}"))
 }
 
-/// Reads `key=value` text into a structure.
+/// Reads `key=value` text into a structure. Nothing at all is a variable that a script forgot to set.
 fn options<T: block::options::Options>(
     option: &str,
     text: &str,
     implied: Option<&str>,
 ) -> Result<T, Error> {
+    if text.is_empty() {
+        return Err(wrong(option, "its value is empty"));
+    }
     Tree::parse_keyval(text, implied)
         .and_then(from_tree)
         .map_err(|error| wrong(option, error))

@@ -654,6 +654,19 @@ fn mistakes() {
 }
 
 #[test]
+fn an_empty_value_asks_for_nothing() {
+    for option in [
+        "-m", "-smp", "-machine", "-accel", "-rtc", "-name", "-sandbox",
+    ] {
+        let line = ["-kernel", "k", "-nographic", option, ""].map(OsString::from);
+        match parse(line) {
+            Err(error) => assert_eq!(error.to_string(), format!("{option}: its value is empty")),
+            Ok(_) => panic!("{option} was taken"),
+        }
+    }
+}
+
+#[test]
 fn memory_beyond_the_host_is_refused() {
     let error = mistake("-kernel k -nographic -m 1048576G");
     assert!(
