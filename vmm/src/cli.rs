@@ -103,31 +103,8 @@ fn config(args: &Args) -> Result<Config, Error> {
     let cpus = machine::cpus(args)?;
     let cpu_model = machine::cpu_model(args)?;
     let disks = disks::read(args, u16::try_from(cpus.cpus).unwrap_or(u16::MAX))?;
-    let uuid = match args.text("uuid")? {
-        None => None,
-        Some(text) => Some(text.parse().map_err(|_| {
-            wrong(
-                "-uuid",
-                format!("'{text}' is no UUID; write one like 12345678-1234-1234-1234-123456789abc"),
-            )
-        })?),
-    };
-    let name = match args.text("name")? {
-        None => None,
-        Some(text) => {
-            let options: NameOptions = options("-name", text, Some("guest"))?;
-            if !options.debug_threads {
-                return Err(wrong(
-                    "-name",
-                    "threads always carry names; leave debug-threads out",
-                ));
-            }
-            options.guest
-        }
-    };
+    name(args)?;
     Ok(Config {
-        name,
-        uuid,
         pidfile: args.path("pidfile")?,
         memory,
         cpus,
@@ -142,6 +119,21 @@ fn config(args: &Args) -> Result<Config, Error> {
         // Last: of a line with several mistakes this is the least telling.
         boot: boot(args)?,
     })
+}
+
+/// A label for whoever lists processes; the guest does not see it.
+fn name(args: &Args) -> Result<(), Error> {
+    let Some(text) = args.text("name")? else {
+        return Ok(());
+    };
+    let given: NameOptions = options("-name", text, Some("guest"))?;
+    match given.debug_threads {
+        true => Ok(()),
+        false => Err(wrong(
+            "-name",
+            "threads always carry names; leave debug-threads out",
+        )),
+    }
 }
 
 fn boot(args: &Args) -> Result<Boot, Error> {

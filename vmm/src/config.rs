@@ -10,10 +10,6 @@ use crate::models::Model;
 /// A machine to be built.
 #[derive(Debug)]
 pub struct Config {
-    /// `-name`.
-    pub name: Option<String>,
-    /// `-uuid`.
-    pub uuid: Option<uuid::Uuid>,
     /// `-pidfile`.
     pub pidfile: Option<PathBuf>,
     /// RAM in bytes, a multiple of 1 MiB.

@@ -95,8 +95,11 @@ const OPTIONS: &[Row] = &[
     ),
     ("no-reboot", None, "end when the guest resets"),
     ("rtc", Some("base=utc"), "the guest's clock shows UTC"),
-    ("name", Some("NAME"), "the guest's name"),
-    ("uuid", Some("UUID"), "the guest's UUID"),
+    (
+        "name",
+        Some("NAME"),
+        "a label for who lists processes; the guest does not see it",
+    ),
     (
         "pidfile",
         Some("FILE"),

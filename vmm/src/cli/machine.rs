@@ -51,7 +51,7 @@ block::options! {
         pub pic: Option<String> = None,
         /// on: the guest is described by ACPI tables.
         pub acpi: Option<String> = None,
-        /// on: a core dump of spindle has the guest's RAM.
+        /// off: a core dump of spindle has not the guest's RAM.
         pub dump_guest_core: Option<String> = None,
     }
 }
@@ -138,7 +138,7 @@ pub(super) fn board(args: &Args) -> Result<(), Error> {
             ("pit", &wanted.pit, "on"),
             ("pic", &wanted.pic, "on"),
             ("acpi", &wanted.acpi, "on"),
-            ("dump-guest-core", &wanted.dump_guest_core, "on"),
+            ("dump-guest-core", &wanted.dump_guest_core, "off"),
         ] {
             is_only(&option, key, value.as_deref(), only)?;
         }
