@@ -41,6 +41,7 @@ fn main() -> ExitCode {
         test("ctrl_a_x_ends_and_the_terminal_is_as_before", ctrl_a_x),
         test("ctrl_a_h_helps", ctrl_a_h),
         test("a_signal_leaves_the_terminal_as_before", signal),
+        test("ctrl_a_x_ends_when_nobody_reads_any_more", no_reader),
         test("output_goes_to_a_file", file),
         test("a_socket_is_served", socket),
     ];
@@ -88,16 +89,33 @@ fn signal() -> Result<()> {
     Ok(())
 }
 
+fn no_reader() -> Result<()> {
+    let (reader, writer) = rustix::pipe::pipe()?;
+    drop(reader);
+    let mut session = Session::with_output(Some(writer))?;
+    session.hear("output is lost")?;
+    for keys in [b"\x01h", b"\x01h", b"\x01x"] {
+        thread::sleep(Duration::from_millis(50));
+        session.keys(keys)?;
+    }
+    let status = session.end()?;
+    ensure!(status == 0, "ended with {status}");
+    Ok(())
+}
+
 fn file() -> Result<()> {
     let directory = tempfile::tempdir()?;
     let log = directory.path().join("log");
     let mut guest = Quiet(
-        guest(&[
-            "-display",
-            "none",
-            "-serial",
-            &format!("file:{}", log.display()),
-        ])?
+        guest(
+            "w",
+            &[
+                "-display",
+                "none",
+                "-serial",
+                &format!("file:{}", log.display()),
+            ],
+        )?
         .spawn()?,
     );
     within(|| Ok(fs::read(&log).is_ok_and(|said| said == b"!").then_some(())))?;
@@ -109,7 +127,7 @@ fn socket() -> Result<()> {
     let directory = tempfile::tempdir()?;
     let path = directory.path().join("socket");
     let serial = format!("unix:{},server=on", path.display());
-    let _guest = Quiet(guest(&["-display", "none", "-serial", &serial])?.spawn()?);
+    let _guest = Quiet(guest("w", &["-display", "none", "-serial", &serial])?.spawn()?);
     // The guest waits for whoever connects first, so its byte is not lost.
     let mut stream = within(|| Ok(UnixStream::connect(&path).ok()))?;
     stream.set_read_timeout(Some(DEADLINE))?;
@@ -121,13 +139,13 @@ fn socket() -> Result<()> {
     Ok(())
 }
 
-/// spindle with the guest that waits.
-fn guest(args: &[&str]) -> Result<Command> {
+/// spindle with the guest without an operating system, which does `what`.
+fn guest(what: &str, args: &[&str]) -> Result<Command> {
     let mut command = Command::new(spindle::path()?);
     command
         .arg("-kernel")
         .arg(bare::path()?)
-        .args(["-append", "w", "-m", "64M"])
+        .args(["-append", what, "-m", "64M"])
         .args(args);
     command.stdin(Stdio::null()).stdout(Stdio::null());
     Ok(command)
@@ -154,6 +172,11 @@ struct Session {
 
 impl Session {
     fn start() -> Result<Self> {
+        Self::with_output(None)
+    }
+
+    /// With its output elsewhere, if there is an elsewhere.
+    fn with_output(output: Option<OwnedFd>) -> Result<Self> {
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY)?;
         grantpt(&master)?;
         unlockpt(&master)?;
@@ -162,10 +185,10 @@ impl Session {
             OFlags::RDWR | OFlags::NOCTTY,
             Mode::empty(),
         )?;
-        let mut command = guest(&["-nographic"])?;
+        let mut command = guest("w", &["-nographic"])?;
         command
             .stdin(terminal.try_clone()?)
-            .stdout(terminal.try_clone()?)
+            .stdout(output.map_or_else(|| terminal.try_clone(), Ok)?)
             .stderr(terminal.try_clone()?);
         let process = command.spawn()?;
         let master = File::from(master);

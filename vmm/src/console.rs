@@ -171,6 +171,7 @@ impl Inner {
     /// The queue's bytes to whoever is there.
     async fn write_out(&self) {
         let mut chunk = Vec::with_capacity(CHUNK);
+        let mut has_failed = false;
         loop {
             let Some(peer) = self.peer() else {
                 self.output.wait().await;
@@ -186,9 +187,18 @@ impl Inner {
             }
             let written = peer.write_all(&mut chunk).await;
             lock(&self.queue).done();
-            if let Err(error) = written {
-                tracing::debug!("-serial: {error}");
-                self.detach(&peer);
+            match written {
+                Ok(()) => {}
+                Err(error) if self.backend.reconnects() => {
+                    tracing::debug!("-serial: {error}");
+                    self.detach(&peer);
+                }
+                // Input goes on: what is typed, Ctrl-A x above all, has nothing to do with it.
+                Err(error) if !has_failed => {
+                    has_failed = true;
+                    tracing::warn!("-serial: output is lost: {error}");
+                }
+                Err(_) => {}
             }
         }
     }
