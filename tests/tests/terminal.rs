@@ -42,6 +42,7 @@ fn main() -> ExitCode {
         test("ctrl_a_h_helps", ctrl_a_h),
         test("a_signal_leaves_the_terminal_as_before", signal),
         test("ctrl_a_x_ends_when_nobody_reads_any_more", no_reader),
+        test("a_reader_that_does_not_read_is_not_waited_for", slow_reader),
         test("output_goes_to_a_file", file),
         test("a_socket_is_served", socket),
     ];
@@ -103,6 +104,25 @@ fn no_reader() -> Result<()> {
     Ok(())
 }
 
+fn slow_reader() -> Result<()> {
+    let (reader, writer) = UnixStream::pair()?;
+    let mut command = guest("f", &["-nographic"])?;
+    let mut process = Quiet(command.stdout(OwnedFd::from(writer)).spawn()?);
+    drop(command);
+    // Until the guest is ahead of what fits in between.
+    let mut before = 0;
+    within(|| {
+        thread::sleep(Duration::from_millis(500));
+        let now = rustix::io::ioctl_fionread(&reader)?;
+        let full = now > 0 && now == before;
+        before = now;
+        Ok(full.then_some(()))
+    })?;
+    kill_process(Pid::from_child(&process.0), Signal::TERM)?;
+    within(|| Ok(process.0.try_wait()?)).context("spindle does not end")?;
+    Ok(())
+}
+
 fn file() -> Result<()> {
     let directory = tempfile::tempdir()?;
     let log = directory.path().join("log");
@@ -127,7 +147,7 @@ fn socket() -> Result<()> {
     let directory = tempfile::tempdir()?;
     let path = directory.path().join("socket");
     let serial = format!("unix:{},server=on", path.display());
-    let _guest = Quiet(guest("w", &["-display", "none", "-serial", &serial])?.spawn()?);
+    let mut guest = Quiet(guest("w", &["-display", "none", "-serial", &serial])?.spawn()?);
     // The guest waits for whoever connects first, so its byte is not lost.
     let mut stream = within(|| Ok(UnixStream::connect(&path).ok()))?;
     stream.set_read_timeout(Some(DEADLINE))?;
@@ -136,6 +156,9 @@ fn socket() -> Result<()> {
         .read_exact(&mut byte)
         .context("nothing came through the socket")?;
     ensure!(byte == *b"!", "{byte:?} came through the socket");
+    kill_process(Pid::from_child(&guest.0), Signal::TERM)?;
+    within(|| Ok(guest.0.try_wait()?)).context("spindle does not end")?;
+    ensure!(!path.exists(), "the socket is still there");
     Ok(())
 }
 

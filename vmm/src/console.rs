@@ -144,6 +144,11 @@ impl Console {
             exec::sleep(Duration::from_millis(1)).await;
         }
     }
+
+    /// Lets nobody come any more: the name of a socket goes, as it does when the last clone is dropped.
+    pub fn close(&self) {
+        self.0.backend.close();
+    }
 }
 
 impl Inner {

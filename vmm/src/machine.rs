@@ -22,6 +22,7 @@ mod main_loop;
 pub mod pc;
 mod signals;
 
+use std::mem::ManuallyDrop;
 use std::sync::Arc;
 
 use arch::x86_64::acpi;
@@ -172,12 +173,15 @@ pub fn build(config: &Config, sandbox: &Sandbox, console: Console) -> Result<Mac
 }
 
 impl Machine {
-    /// Runs the guest until it or the user ends it, and takes the machine down.
+    /// Runs the guest until it or the user ends it, and takes the machine down. The process is to end then.
     ///
     /// # Errors
     /// The host failed, or something could not be brought to rest.
     pub fn run(self) -> Result<Outcome, Error> {
-        let (outcome, disks, deadline) = main_loop::run(&self.executor, self.life.run())??;
+        // Never dropped, since that waits for what is in flight: a write to someone who does not read, a
+        // flush of a disk that does not answer. The process ends with it.
+        let executor = ManuallyDrop::new(self.executor);
+        let (outcome, disks, deadline) = main_loop::run(&executor, self.life.run())??;
         disks.stop(deadline)?;
         Ok(outcome)
     }

@@ -1,10 +1,11 @@
-//! A guest without an operating system: says one byte on the serial port and ends, or waits for ever.
+//! A guest without an operating system: says one byte on the serial port, and then ends, or one of a few things more.
 //!
 //! It is entered as the PVH boot protocol says (xen/include/public/arch-x86/hvm/start_info.h): 32-bit protected mode
 //! without paging, flat segments, interrupts off, the address of the start info in EBX. It touches no memory but that
 //! page, so that what is measured with it is the VMM.
 //!
-//! The first byte of the command line chooses: `w` waits, anything else ends through the port of `isa-debug-exit`.
+//! The first byte of the command line chooses: `w` waits for ever, `f` floods the serial port, `r` resets the machine,
+//! anything else ends through the port of `isa-debug-exit`.
 #![no_std]
 #![no_main]
 
@@ -32,6 +33,10 @@ global_asm!(
     "jz 1f",
     "cmpb $'w', (%esi)",
     "je 2f",
+    "cmpb $'f', (%esi)",
+    "je 3f",
+    "cmpb $'r', (%esi)",
+    "je 4f",
     "1:",
     "movw $0xf4, %dx",
     "xorl %eax, %eax",
@@ -39,6 +44,15 @@ global_asm!(
     "2:",
     "cli",
     "hlt",
+    "jmp 2b",
+    "3:",
+    "outb %al, %dx",
+    "jmp 3b",
+    // The reset control register: SYS_RST and RST_CPU.
+    "4:",
+    "movw $0xcf9, %dx",
+    "movb $6, %al",
+    "outb %al, %dx",
     "jmp 2b",
     ".code64",
     ".popsection",

@@ -125,6 +125,13 @@ impl Backend {
         }
     }
 
+    /// Takes the name of a socket away.
+    pub(super) fn close(&self) {
+        if let Backend::Unix(listener) = self {
+            remove(&listener.path, listener.identity);
+        }
+    }
+
     pub(super) fn takes_output(&self) -> bool {
         !matches!(self, Backend::Null)
     }

@@ -58,6 +58,7 @@ impl Life {
         let deadline = Instant::now() + PATIENCE;
         let ended = self.end(deadline).await;
         console.flush().await;
+        console.close();
         let outcome = outcome?;
         Ok((outcome, ended?, deadline))
     }
