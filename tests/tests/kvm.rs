@@ -13,7 +13,7 @@ use arch::x86_64::cpuid::Model;
 use arch::x86_64::layout::Layout;
 use arch::x86_64::regs::{Entry, VcpuState};
 use arch::x86_64::topology::Topology;
-use devices::bus::{Action, Bus, Mmio, Priority};
+use devices::bus::{Action, Bus, Mmio, Priority, Redeem, Ticket};
 use devices::irq::{Doorbell, MsiMessage};
 use devices::memory::GuestRam;
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -57,6 +57,7 @@ fn main() -> ExitCode {
             test("port_and_memory_accesses_reach_the_buses", accesses),
             test("a_triple_fault_is_a_crash", triple_fault),
             test("a_guest_is_parked_and_booted_again", park_and_boot),
+            test("a_stuck_processor_is_not_waited_for", stuck),
             test("a_doorbell_is_a_signal_and_no_exit", doorbell),
             test("messages_interrupt_by_irqfd_and_without", messages),
             test(
@@ -66,6 +67,28 @@ fn main() -> ExitCode {
         ],
     )
     .exit_code()
+}
+
+/// A port whose stores are never done, or tell again and again of a crash.
+struct Trouble(Ticket, mpsc::Sender<(u64, u8, u64)>);
+
+/// Where [`Trouble`] is: the wait, then the crash.
+const TROUBLE: u16 = 0x500;
+
+impl Mmio for Trouble {
+    fn read(&self, _: u64, _: u8) -> u64 {
+        0
+    }
+
+    fn write(&self, offset: u64, _: u8, _: u64) -> Action {
+        match offset {
+            0 => {
+                self.1.send((TROUBLE.into(), 1, 0)).unwrap();
+                Action::Wait(self.0.clone())
+            }
+            _ => Action::GuestCrashLoaded,
+        }
+    }
 }
 
 /// Logs stores, answers loads with 0x5a in each byte, and ends the guest at [`EXIT`].
@@ -101,6 +124,8 @@ struct Guest {
     threads: Threads,
     stores: mpsc::Receiver<(u64, u8, u64)>,
     stops: mpsc::Receiver<(usize, Stop)>,
+    /// What the guest waits for at [`TROUBLE`].
+    relief: Redeem,
 }
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -115,10 +140,17 @@ impl Guest {
         let board = Board::new(host, ram.clone()).unwrap();
         let (memory, ports) = (Arc::new(Bus::new()), Arc::new(Bus::new()));
         let (store, stores) = mpsc::channel();
-        let device = Arc::new(Device(store, Mutex::new(0)));
+        let device = Arc::new(Device(store.clone(), Mutex::new(0)));
         memory.map(0xd000_0000, 0x1000, Priority::Fixed, device.clone());
         ports.map(LOG.into(), 8, Priority::Fixed, device);
         ports.map(EXIT.into(), 4, Priority::Fixed, Arc::new(Exit));
+        let (ticket, relief) = Ticket::new();
+        ports.map(
+            TROUBLE.into(),
+            2,
+            Priority::Fixed,
+            Arc::new(Trouble(ticket, store)),
+        );
         let (stop, stops) = mpsc::channel();
         let setup = Setup {
             vm: board.vm(),
@@ -135,6 +167,7 @@ impl Guest {
             threads,
             stores,
             stops,
+            relief,
         }
     }
 
@@ -236,6 +269,24 @@ fn park_and_boot() -> Result<(), Failed> {
     guest.boot(&out(EXIT, 1));
     assert_eq!(guest.exit(), 1);
     guest.end();
+    Ok(())
+}
+
+fn stuck() -> Result<(), Failed> {
+    let guest = Guest::new(2);
+    guest.boot(&out(TROUBLE, 0));
+    guest.stores.recv_timeout(MINUTE)?;
+    let parked = guest.threads.park();
+    std::thread::sleep(Duration::from_millis(20));
+    assert!(!parked.is_redeemed());
+    let (threads, relief) = (guest.threads, guest.relief);
+    let (done, dropped) = mpsc::channel();
+    std::thread::spawn(move || {
+        drop(threads);
+        done.send(()).unwrap();
+    });
+    dropped.recv_timeout(Duration::from_secs(5))?;
+    drop(relief);
     Ok(())
 }
 
