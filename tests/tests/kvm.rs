@@ -58,6 +58,7 @@ fn main() -> ExitCode {
             test("a_triple_fault_is_a_crash", triple_fault),
             test("a_guest_is_parked_and_booted_again", park_and_boot),
             test("a_stuck_processor_is_not_waited_for", stuck),
+            test("what_a_guest_repeats_is_heard_once", repeated),
             test("a_doorbell_is_a_signal_and_no_exit", doorbell),
             test("messages_interrupt_by_irqfd_and_without", messages),
             test(
@@ -287,6 +288,25 @@ fn stuck() -> Result<(), Failed> {
     });
     dropped.recv_timeout(Duration::from_secs(5))?;
     drop(relief);
+    Ok(())
+}
+
+fn repeated() -> Result<(), Failed> {
+    let guest = Guest::new(1);
+    let mut code = vec![0xb9, 0, 1, 0, 0]; // mov ecx, 256
+    code.extend(out(TROUBLE + 1, 0));
+    code.extend([0xe2, 0xf7]); // loop
+    code.extend(out(EXIT, 1));
+    for _ in 0..2 {
+        guest.boot(&code);
+        let first = guest.stops.recv_timeout(MINUTE)?;
+        let is_crash = matches!(first, (0, Stop::Asked(Action::GuestCrashLoaded)));
+        assert!(is_crash, "{first:?}");
+        assert_eq!(guest.exit(), 1);
+        guest.threads.park().wait();
+        guest.board.renew()?;
+    }
+    guest.end();
     Ok(())
 }
 

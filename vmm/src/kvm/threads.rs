@@ -6,13 +6,14 @@
 //! Lock order: the orders, then a processor's kick.
 
 use std::io;
+use std::mem;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, Once, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use arch::x86_64::regs::VcpuState;
-use devices::bus::{Bus, Redeem, Ticket};
+use devices::bus::{Action, Bus, Redeem, Ticket};
 use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler};
 
 use super::vcpu::{Processor, Spaces, Stop, Vcpu};
@@ -29,8 +30,8 @@ pub struct Setup {
     pub ports: Arc<Bus>,
     /// Called first on each thread: restricts it.
     pub enter: Box<dyn Fn() -> io::Result<()> + Send + Sync>,
-    /// Called on a thread whose processor, named by its index, has something to say. Unless
-    /// [`Stop::goes_on`], it runs again at the next boot only.
+    /// Called on a thread whose processor, named by its index, has something to say. It runs again at
+    /// the next boot only; but if the guest says that it crashed, which is told once a boot, it goes on.
     pub report: Box<dyn Fn(usize, Stop) + Send + Sync>,
 }
 
@@ -282,6 +283,8 @@ impl Shared {
             ports: &self.setup.ports,
         };
         self.set_kick(index, Some(RunPage(vcpu.immediate_exit())));
+        // A guest can tell of its crash as often as it likes.
+        let mut said = Vec::new();
         let stop = loop {
             // In this order: a kick that comes after the flag is cleared makes the next run return.
             vcpu.clear_immediate_exit();
@@ -289,7 +292,13 @@ impl Shared {
                 break None;
             }
             match vcpu.run(spaces) {
-                Some(stop) if stop.goes_on() => (self.setup.report)(index, stop),
+                Some(Stop::Asked(action @ (Action::GuestPanicked | Action::GuestCrashLoaded))) => {
+                    let what = mem::discriminant(&action);
+                    if !said.contains(&what) {
+                        said.push(what);
+                        (self.setup.report)(index, Stop::Asked(action));
+                    }
+                }
                 Some(stop) => break Some(stop),
                 None => {}
             }

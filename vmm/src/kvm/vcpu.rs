@@ -43,16 +43,6 @@ pub enum Stop {
     Failed(Error),
 }
 
-impl Stop {
-    /// Whether the guest goes on.
-    pub fn goes_on(&self) -> bool {
-        matches!(
-            self,
-            Stop::Asked(Action::GuestPanicked | Action::GuestCrashLoaded)
-        )
-    }
-}
-
 /// A processor.
 #[derive(Debug)]
 pub(super) struct Vcpu {
