@@ -3,12 +3,16 @@
 //! Devices without a thread of their own share one, which exists only where there is such a device;
 //! no disk is served by the main thread.
 
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use block::{Added, Attach, Drive, Graph};
+use devices::bus::Ticket;
 use exec::{Handle, IoThread, RingStatus};
 
+use super::life::redeemed;
 use crate::config::{self, Config};
 use crate::error::Error;
 use crate::models::Model;
@@ -16,7 +20,7 @@ use crate::sandbox::Sandbox;
 
 /// The block graph and its threads.
 pub struct Disks {
-    graph: Graph,
+    graph: Rc<Graph>,
     /// What devices share that name none.
     shared: Option<IoThread>,
     named: Vec<(String, IoThread)>,
@@ -28,7 +32,7 @@ impl Disks {
     /// # Errors
     /// What cannot be had, by its option.
     pub async fn open(config: &Config, sandbox: &Sandbox) -> Result<Disks, Error> {
-        let graph = Graph::new();
+        let graph = Rc::new(Graph::new());
         for blockdev in &config.blockdevs {
             let added = graph.add(blockdev.options.clone()).await;
             shown(&blockdev.origin, added)?;
@@ -82,13 +86,32 @@ impl Disks {
         self.graph.attach(name, attach).await
     }
 
-    /// Flushes and closes every image, as a task of the main executor. The threads are left to be stopped.
+    /// Flushes and closes every image by `deadline`, as a task of the main executor. The threads are left to be
+    /// stopped.
     ///
     /// # Errors
     /// The first image that could not be brought to rest; others are logged.
-    pub async fn close(&self) -> Result<(), Error> {
+    pub async fn close(&self, deadline: Instant) -> Result<(), Error> {
+        let names: Vec<String> = self.graph.drives().iter().map(|d| d.id().into()).collect();
+        let errors = Rc::new(RefCell::new(Vec::new()));
+        let (closed, redeem) = Ticket::new();
+        // A task of its own, since no future is dropped in flight: what does not end goes on until the
+        // process does.
+        let (graph, found) = (self.graph.clone(), errors.clone());
+        exec::spawn(async move {
+            let errors = graph.close().await;
+            found.replace(errors);
+            drop(redeem);
+        });
+        if !redeemed(closed, || Instant::now() < deadline).await {
+            let what = format!(
+                "not at rest after 10 s: flushing and closing {}",
+                names.join(", ")
+            );
+            return Err(Error::host(what));
+        }
         let mut first = Ok(());
-        for error in self.graph.close().await {
+        for error in errors.take() {
             tracing::error!("{error}");
             if first.is_ok() {
                 first = Err(Error::host("cannot close a disk").because(error));
@@ -144,3 +167,6 @@ fn start(
     }
     Ok(thread)
 }
+
+#[cfg(test)]
+mod tests;

@@ -164,14 +164,14 @@ impl Life {
             return Err(stuck(format!("{count} processors")));
         }
         drop(self.pc);
-        self.disks.close().await?;
+        self.disks.close(deadline).await?;
         Ok(self.disks)
     }
 }
 
 /// Waits for a ticket as long as it is `wanted`; whether it was redeemed. The executor's thread must
 /// not block in [`Ticket::wait`], and what is waited for here is not worth a thread.
-async fn redeemed(ticket: Ticket, wanted: impl Fn() -> bool) -> bool {
+pub(super) async fn redeemed(ticket: Ticket, wanted: impl Fn() -> bool) -> bool {
     let mut pause = Duration::from_micros(50);
     while !ticket.is_redeemed() {
         if !wanted() {
