@@ -44,6 +44,7 @@ fn main() -> ExitCode {
         test("ctrl_a_x_ends_when_nobody_reads_any_more", no_reader),
         test("a_reader_that_does_not_read_is_not_waited_for", slow_reader),
         test("output_goes_to_a_file", file),
+        test("a_reset_that_fails_is_the_hosts_failure", reset),
         test("a_socket_is_served", socket),
     ];
     libtest_mimic::run(&args, trials).exit_code()
@@ -140,6 +141,29 @@ fn file() -> Result<()> {
     );
     within(|| Ok(fs::read(&log).is_ok_and(|said| said == b"!").then_some(())))?;
     guest.0.kill()?;
+    Ok(())
+}
+
+fn reset() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let kernel = directory.path().join("kernel");
+    fs::copy(bare::path()?, &kernel)?;
+    let mut command = Command::new(spindle::path()?);
+    command.args(["-append", "r", "-m", "64M", "-nographic", "-kernel"]);
+    command.arg(&kernel).stdin(Stdio::null());
+    let piped = command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut guest = Quiet(piped.spawn()?);
+    let mut boots = [0; 3];
+    let mut serial = guest.0.stdout.take().context("no stdout")?;
+    serial.read_exact(&mut boots)?;
+    ensure!(boots == *b"!!!", "the guest said {boots:?}");
+    File::options().write(true).open(&kernel)?.set_len(100)?;
+    let status = within(|| Ok(guest.0.try_wait()?)).map(plain_status)?;
+    let mut said = String::new();
+    let mut messages = guest.0.stderr.take().context("no stderr")?;
+    messages.read_to_string(&mut said)?;
+    let named = said.contains("spindle: -kernel: '");
+    ensure!(status == 2 && named, "spindle ended with {status}: {said}");
     Ok(())
 }
 

@@ -100,6 +100,34 @@ fn a_mistake_is_one_line() {
     );
 }
 
+/// However many there are before there are none: one line, and the host's failure.
+#[test]
+fn no_descriptors_left_is_a_failure_of_the_host() {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = folder.path().join("disk");
+    fs::write(&disk, [0; 512]).unwrap();
+    let line = format!(
+        "exec {0} -kernel {0} -serial stdio -nographic -drive file={1},format=raw,if=virtio",
+        env!("CARGO_BIN_EXE_spindle"),
+        disk.display()
+    );
+    let mut ran_out = 0;
+    for most in 4..80 {
+        let output = Command::new("sh")
+            .args(["-c", &format!("ulimit -n {most}; {line}")])
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        let is_short = said.contains("Too many open files");
+        ran_out += u32::from(is_short);
+        let expected = if is_short { 2 } else { 1 };
+        assert_eq!(output.status.code(), Some(expected), "{most}: {said}");
+        assert_eq!(said.lines().count(), 1, "{most}: {said}");
+    }
+    assert!(ran_out > 10, "{ran_out}");
+}
+
 #[test]
 fn a_pid_file_has_one_holder_and_stays_his() {
     let folder = tempfile::tempdir().unwrap();

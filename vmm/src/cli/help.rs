@@ -55,7 +55,7 @@ fn all() -> String {
         "\nexit status:\n  \
          0  the guest powered off, reset under -no-reboot, or was ended by Ctrl-A x or a signal\n  \
          1  the command line asks for what cannot be had; no guest ran\n  \
-         2  spindle or its host failed while the guest ran\n  \
+         2  spindle or its host failed, whether a guest ran or not\n  \
          3  the guest crashed (triple fault, an instruction that KVM cannot run)\n  \
          4  the guest reported a panic (pvpanic)\n  \
          other odd numbers: what the guest wrote to isa-debug-exit, times 2 plus 1\n\n\

@@ -59,7 +59,7 @@ impl Life {
         let ended = self.end(deadline).await;
         console.flush().await;
         console.close();
-        let outcome = outcome?;
+        let outcome = outcome.map_err(Error::of_host)?;
         Ok((outcome, ended?, deadline))
     }
 
