@@ -3,7 +3,9 @@
 //! [`crate::cli`] makes it, [`crate::machine`] builds from it. Nothing here opens a file or knows how
 //! an option is spelled.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use block::options::{Tree, Value};
 
 use crate::models::Model;
 
@@ -118,6 +120,56 @@ pub struct Drive {
     pub config: block::DriveConfig,
     /// How the option is named in messages: `-drive #2`.
     pub origin: String,
+}
+
+/// A file that a machine is made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Named<'a> {
+    /// How the option that names it is named in messages.
+    pub origin: &'a str,
+    /// Its path.
+    pub path: &'a Path,
+    /// Nothing is written to it.
+    pub read_only: bool,
+}
+
+impl Config {
+    /// The files of kernel, initrd and disks.
+    pub fn files(&self) -> Vec<Named<'_>> {
+        let boot = |origin, path| Named {
+            origin,
+            path,
+            read_only: true,
+        };
+        let initrd = self.boot.initrd.as_deref();
+        let mut files = vec![boot("-kernel", &*self.boot.kernel)];
+        files.extend(initrd.map(|path| boot("-initrd", path)));
+        let nodes = self.blockdevs.iter().map(|b| (&*b.origin, &b.options));
+        let drives = self.drives.iter().map(|d| (&*d.origin, &d.config.node));
+        for (origin, tree) in nodes.chain(drives) {
+            images(origin, tree, false, &mut files);
+        }
+        files
+    }
+}
+
+/// The files of a block node and of those below it, which are read-only if it is and they do not say.
+fn images<'a>(origin: &'a str, node: &'a Tree, read_only: bool, files: &mut Vec<Named<'a>>) {
+    let Some(members) = node.as_map() else {
+        return;
+    };
+    let said = members.get("read-only").cloned().map(bool::from_tree);
+    let read_only = said.and_then(Result::ok).unwrap_or(read_only);
+    if let Some(Tree::Text(path) | Tree::Str(path)) = members.get("filename") {
+        files.push(Named {
+            origin,
+            path: Path::new(path),
+            read_only,
+        });
+    }
+    for (_, member) in members.iter() {
+        images(origin, member, read_only, files);
+    }
 }
 
 impl Drive {

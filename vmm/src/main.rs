@@ -26,6 +26,7 @@ use vmm::config::Config;
 use vmm::console::{Console, terminal};
 use vmm::error::{Error, Kind};
 use vmm::machine::{self, Outcome};
+use vmm::overwrite;
 use vmm::pidfile::PidFile;
 use vmm::sandbox::{Sandbox, fatal};
 
@@ -56,6 +57,7 @@ fn main() -> ExitCode {
 /// Runs a machine to its end; the exit status is returned.
 fn run(config: &Config) -> Result<u8, Error> {
     fatal::install().map_err(|error| Error::host("cannot handle signals").because(error))?;
+    overwrite::check(config)?;
     let mut pidfile = config.pidfile.as_deref().map(PidFile::lock).transpose()?;
     let console = Console::open(&config.serial)?;
     // Before any other thread: they inherit it.

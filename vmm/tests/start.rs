@@ -1,6 +1,8 @@
 //! The program before any guest runs: what it prints where, and how it ends.
 
 use std::fs::{self, File};
+use std::os::unix::fs::symlink;
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use rustix::fs::{CWD, FlockOperation, Mode, flock, mkfifoat};
@@ -163,6 +165,59 @@ fn nobody_is_waited_for_at_the_other_end_of_a_pipe() {
         assert!(said.starts_with(&format!("spindle: {expected}")), "{said}");
     }
     assert!(path.exists());
+}
+
+#[test]
+fn what_the_machine_is_made_of_is_not_overwritten() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    for name in ["kernel", "initrd", "disk", "node"] {
+        fs::write(path(name), "").unwrap();
+    }
+    fs::hard_link(path("disk"), path("disk-too")).unwrap();
+    symlink("node", path("node-too")).unwrap();
+    let (kernel, initrd) = (path("kernel"), path("initrd"));
+    let drive = format!("file={},format=raw,if=virtio", path("disk"));
+    let missing = format!("file={},format=raw,if=virtio", path("missing"));
+    let node = format!("driver=file,node-name=n,filename={}", path("node"));
+    let machine = [
+        "-display",
+        "none",
+        "-kernel",
+        &kernel,
+        "-initrd",
+        &initrd,
+        "-drive",
+        &drive,
+        "-drive",
+        &missing,
+        "-blockdev",
+        &node,
+    ];
+    for (name, whose) in [
+        ("kernel", "-kernel"),
+        ("initrd", "-initrd"),
+        ("disk-too", "-drive #1"),
+        ("missing", "-drive #2"),
+        ("node-too", "-blockdev #1"),
+    ] {
+        let (name, log) = (path(name), format!("file:{}", path(name)));
+        for ours in [["-pidfile", &name], ["-serial", &log]] {
+            let expected = format!(
+                "spindle: {}: '{name}' is the file of {whose}, too, and would be overwritten; give another path",
+                ours[0]
+            );
+            assert_eq!(refusal(&[&machine[..], &ours].concat()), expected);
+        }
+    }
+    let (pid, log) = (path("pid"), format!("file:{}", path("pid")));
+    let said = refusal(&[
+        "-kernel", &kernel, "-display", "none", "-pidfile", &pid, "-serial", &log,
+    ]);
+    assert!(said.contains("is the file of -pidfile, too"), "{said}");
+    for (name, is_there) in [("kernel", true), ("disk", true), ("missing", false)] {
+        assert_eq!(Path::new(&path(name)).exists(), is_there, "{name}");
+    }
 }
 
 #[test]

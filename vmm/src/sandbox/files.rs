@@ -15,8 +15,6 @@ use landlock::{
     RulesetCreatedAttr, RulesetStatus, Scope, make_bitflags,
 };
 
-use block::options::Tree;
-
 use crate::config::{Config, Serial};
 use crate::error::Error;
 
@@ -71,13 +69,13 @@ pub fn of(config: &Config) -> Vec<Grant> {
         .iter()
         .map(|(path, access)| grant(Path::new(path), *access))
         .collect();
-    grants.push(grant(&config.boot.kernel, Access::Read));
-    grants.extend(config.boot.initrd.iter().map(|p| grant(p, Access::Read)));
-    let drives = config.drives.iter().map(|drive| &drive.config.node);
-    let nodes = config.blockdevs.iter().map(|blockdev| &blockdev.options);
-    for tree in nodes.chain(drives) {
-        images(tree, false, &mut grants);
-    }
+    grants.extend(config.files().iter().map(|file| {
+        let access = match file.read_only {
+            true => Access::Read,
+            false => Access::Write,
+        };
+        grant(file.path, access)
+    }));
     grants.extend(
         config
             .sandbox
@@ -94,30 +92,6 @@ pub fn of(config: &Config) -> Vec<Grant> {
         grants.push(grant(folder_of(path), Access::Remove));
     }
     grants
-}
-
-/// The files of a block node and of those below it, which are read-only if it is and they do not say.
-fn images(node: &Tree, read_only: bool, grants: &mut Vec<Grant>) {
-    let Some(members) = node.as_map() else {
-        return;
-    };
-    let read_only = match members.get("read-only") {
-        Some(Tree::Bool(on)) => *on,
-        Some(Tree::Text(word)) => word == "on",
-        _ => read_only,
-    };
-    if let Some(Tree::Text(path) | Tree::Str(path)) = members.get("filename") {
-        grants.push(Grant {
-            path: PathBuf::from(path),
-            access: match read_only {
-                true => Access::Read,
-                false => Access::Write,
-            },
-        });
-    }
-    for (_, member) in members.iter() {
-        images(member, read_only, grants);
-    }
 }
 
 /// Restricts the calling thread, and those it makes, to `grants`.
@@ -176,7 +150,8 @@ fn open(path: &Path) -> io::Result<File> {
         .open(path)
 }
 
-fn folder_of(path: &Path) -> &Path {
+/// The folder that a path's last name is in.
+pub fn folder_of(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
