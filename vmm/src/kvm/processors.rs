@@ -25,19 +25,7 @@ impl Processors {
     /// # Errors
     /// More of them than KVM or its interrupt controllers serve; features that the host does not have.
     pub fn new(host: &Host, model: &Model, topology: Topology) -> Result<Processors, Error> {
-        let too_many = |most: usize| {
-            let count = topology.cpus();
-            Error::user(format!(
-                "-smp: {count} processors are too many: {most} at most here"
-            ))
-        };
-        let most = host.max_vcpus();
-        if topology.cpus() as usize > most {
-            return Err(too_many(most));
-        }
-        if topology.apic_ids().any(|id| id >= APIC_IDS) {
-            return Err(too_many(APIC_IDS as usize));
-        }
+        check_count(topology, host.max_vcpus())?;
         let supported: Vec<CpuidEntry> = host
             .supported_cpuid()?
             .as_slice()
@@ -101,5 +89,48 @@ impl Processors {
                 })
             })
             .collect()
+    }
+}
+
+/// Whether KVM, which serves `most` processors, and its interrupt controllers can name all of `topology`.
+fn check_count(topology: Topology, most: usize) -> Result<(), Error> {
+    let most = most.min(APIC_IDS as usize);
+    let count = topology.cpus();
+    if count as usize > most {
+        let what = format!("-smp: {count} processors are too many: {most} at most here");
+        return Err(Error::user(what));
+    }
+    match topology.apic_ids().last().filter(|id| *id >= APIC_IDS) {
+        None => Ok(()),
+        Some(last) => Err(Error::user(format!(
+            "-smp: so arranged, the last of {count} processors has APIC id {last}, and {} is the highest here; \
+             powers of two for dies, cores and threads leave no gaps",
+            APIC_IDS - 1
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arch::x86_64::topology::Smp;
+
+    use super::*;
+
+    #[test]
+    fn a_processor_that_no_message_reaches_is_refused() {
+        let flat = |cpus| check_count(Topology::flat(cpus).unwrap(), 1024);
+        assert!(flat(255).is_ok());
+        let said = flat(256).unwrap_err().to_string();
+        assert_eq!(said, "-smp: 256 processors are too many: 255 at most here");
+        let few = check_count(Topology::flat(9).unwrap(), 8).unwrap_err();
+        assert!(few.to_string().contains("8 at most"), "{few}");
+        // Three sockets of 65 cores: 195 processors, and 7 bits for a core's number.
+        let gaps = Topology::new(Smp {
+            sockets: Some(3),
+            cores: Some(65),
+            ..Smp::default()
+        });
+        let said = check_count(gaps.unwrap(), 1024).unwrap_err().to_string();
+        assert!(said.contains("has APIC id 320, and 254 is"), "{said}");
     }
 }
