@@ -220,6 +220,11 @@ impl DriveConfig {
                 }
                 node.set_default(&format!("{below}{key}"), value);
             }
+            if node.get(&format!("{below}driver")).is_none() {
+                let reason =
+                    r#"its 'driver' must be given: json:{"driver":"file","filename":"disk.img"}"#;
+                return Err(Error::new(ErrorKind::Invalid, reason).at("file"));
+            }
         } else if node.get("file").is_none() && below == "file." {
             return Err(Error::new(
                 ErrorKind::Unsupported,

@@ -111,6 +111,10 @@ fn what_is_not_built_is_refused_by_name() {
             "'file': unknown protocol 'a'; a path with a colon in it is given as file.filename=a:b",
         ),
         (
+            "file=json:{},format=raw",
+            "'file': its 'driver' must be given: json:{\"driver\":\"file\",\"filename\":\"disk.img\"}",
+        ),
+        (
             "format=raw",
             "file: must be given: empty drives are not in this build",
         ),
