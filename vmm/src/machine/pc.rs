@@ -18,7 +18,7 @@ use devices::memory::GuestRam;
 use devices::pci::assign::Windows;
 use devices::pci::q35::Q35;
 use devices::time::Timers;
-use devices::virtio;
+use devices::virtio::{self, blk::request::ID_LEN};
 
 use super::disks::Disks;
 use crate::config::{self, Config};
@@ -148,6 +148,14 @@ impl Pc {
                         .attach(&disk.drive, &attach)
                         .await
                         .map_err(|error| blame(error.into()))?;
+                    let serial = disk.serial.as_deref().or(drive.serial());
+                    if let Some(serial) = serial.filter(|serial| serial.len() > ID_LEN) {
+                        // Refused it is not: names of 36 bytes are common, and QEMU cuts them off, too.
+                        tracing::warn!(
+                            "{}: 'serial': the guest sees the first {ID_LEN} bytes of '{serial}'",
+                            device.origin
+                        );
+                    }
                     let seams = virtio::pci::Seams {
                         ram: seams.ram.clone(),
                         msi: seams.messages.clone(),
