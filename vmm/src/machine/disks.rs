@@ -110,14 +110,13 @@ impl Disks {
             );
             return Err(Error::host(what));
         }
-        let mut first = Ok(());
-        for error in errors.take() {
-            tracing::error!("{error}");
-            if first.is_ok() {
-                first = Err(Error::host("cannot close a disk").because(error));
-            }
+        let mut errors = errors.take().into_iter();
+        let first = errors.next();
+        errors.for_each(|error| tracing::error!("{error}"));
+        match first {
+            None => Ok(()),
+            Some(error) => Err(Error::host("cannot close a disk").because(error)),
         }
-        first
     }
 
     /// Ends the threads by `deadline`. Not on an executor: a message from one leaves with its next turn,
