@@ -107,7 +107,8 @@ impl Model {
 impl IsaDebugExit {
     fn checked(self) -> Result<Self, Error> {
         match self.iosize {
-            1 | 2 | 4 => Ok(self),
+            1 | 2 | 4 if self.iobase.checked_add(self.iosize - 1).is_some() => Ok(self),
+            1 | 2 | 4 => Err(Error::new("its ports reach beyond 0xffff").at("iobase")),
             _ => Err(Error::new("expected 1, 2 or 4").at("iosize")),
         }
     }

@@ -623,6 +623,10 @@ fn mistakes() {
             "*-device isa-debug-exit,iosize=3",
             "-device #1: 'iosize': expected 1, 2 or 4",
         ),
+        (
+            "*-device isa-debug-exit,iobase=0xfffd,iosize=4",
+            "-device #1: 'iobase': its ports reach beyond 0xffff",
+        ),
         ("*-object iothread", "-object #1: 'id': must be given"),
         (
             "*-object iothread,id=",
