@@ -69,7 +69,7 @@ struct Inner {
     output: Kick,
     /// There are bytes for the guest, or it has room again.
     input: Arc<Kick>,
-    /// `pending` has room again.
+    /// `pending` has room again, or the peer is gone.
     room: Kick,
     /// Someone has connected.
     connected: Kick,
@@ -165,12 +165,16 @@ impl Inner {
         }
     }
 
+    fn is_here(&self, peer: &Arc<Peer>) -> bool {
+        self.peer().is_some_and(|here| Arc::ptr_eq(&here, peer))
+    }
+
     fn detach(&self, gone: &Arc<Peer>) {
-        let mut peer = lock(&self.peer);
-        if peer.as_ref().is_some_and(|peer| Arc::ptr_eq(peer, gone)) {
-            *peer = None;
+        if self.is_here(gone) {
+            *lock(&self.peer) = None;
         }
         gone.hang_up();
+        self.room.signal();
     }
 
     /// The queue's bytes to whoever is there.
@@ -213,7 +217,7 @@ impl Inner {
         let mut escape = self.backend.has_escapes().then(Escape::default);
         let keeps_reading = self.backend.is_terminal();
         let mut buffer = [0; CHUNK];
-        loop {
+        'peers: loop {
             let Some(peer) = self.peer() else {
                 match self.backend.accept().await {
                     Some(peer) => self.attach(Some(peer)),
@@ -221,8 +225,12 @@ impl Inner {
                 }
                 continue;
             };
+            // Who is gone meanwhile, as his output has shown, keeps nobody else out.
             while !keeps_reading && lock(&self.pending).len() >= PENDING_MAX {
                 self.room.wait().await;
+                if !self.is_here(&peer) {
+                    continue 'peers;
+                }
             }
             let bytes = match peer.read(&mut buffer).await {
                 Ok(0) | Err(_) if self.backend.reconnects() => {

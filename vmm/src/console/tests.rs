@@ -288,6 +288,33 @@ fn a_guest_that_does_not_read_holds_its_peer_up_and_loses_nothing() {
 }
 
 #[test]
+fn who_leaves_a_guest_that_does_not_read_makes_room_for_the_next() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("serial");
+    let console = Console::open(&socket(&path, false)).unwrap();
+    with_guest(&console, deaf, async {
+        let mut first = UnixStream::connect(&path).unwrap();
+        first.set_nonblocking(true).unwrap();
+        while lock(&console.0.pending).len() < PENDING_MAX {
+            let _ = first.write(&[b'x'; CHUNK]);
+            exec::sleep(Duration::from_millis(1)).await;
+        }
+        drop(first);
+        let second = UnixStream::connect(&path).unwrap();
+        second.set_read_timeout(Some(PATIENCE * 5)).unwrap();
+        for line in [b"one\n", b"two\n"] {
+            console.output().write_all(line).unwrap();
+            exec::sleep(Duration::from_millis(20)).await;
+        }
+        let heard = outside(move || {
+            let mut buffer = [0; 4];
+            (&second).read_exact(&mut buffer).map(|()| buffer)
+        });
+        assert_eq!(heard.await.unwrap(), *b"two\n");
+    });
+}
+
+#[test]
 fn a_pty_carries_both_ways() {
     let console = Console::open(&Serial::Pty).unwrap();
     let Backend::Pty { ours, .. } = &console.0.backend else {
