@@ -20,7 +20,7 @@ pub mod events;
 mod life;
 mod main_loop;
 pub mod pc;
-mod signals;
+pub(crate) mod signals;
 
 use std::mem::ManuallyDrop;
 use std::sync::Arc;

@@ -35,7 +35,7 @@ extern "C" fn note(signal: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c
 ///
 /// # Errors
 /// The host refuses.
-pub(super) fn block() -> Result<(), Error> {
+pub(crate) fn block() -> Result<(), Error> {
     let bell = Kick::eventfd().map_err(failed)?;
     // A second machine in one process (a test) goes on with the first one's.
     let _ = BELL.set(bell);

@@ -7,16 +7,22 @@ use crate::console::terminal;
 
 /// Faults and aborts, and what ends a process that does not expect it. A refused system call (SIGSYS) is
 /// among them.
-const SIGNALS: [libc::c_int; 10] = [
+const SIGNALS: [libc::c_int; 16] = [
     libc::SIGABRT,
     libc::SIGALRM,
     libc::SIGBUS,
     libc::SIGFPE,
     libc::SIGILL,
+    libc::SIGIO,
+    libc::SIGPROF,
+    libc::SIGPWR,
     libc::SIGSEGV,
+    libc::SIGSTKFLT,
     libc::SIGSYS,
+    libc::SIGTRAP,
     libc::SIGUSR1,
     libc::SIGUSR2,
+    libc::SIGVTALRM,
     libc::SIGXCPU,
 ];
 

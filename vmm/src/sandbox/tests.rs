@@ -328,6 +328,41 @@ fn a_folder_to_allow_must_be_there() {
     );
 }
 
+/// By default they would end the process and leave the terminal as it is.
+#[test]
+fn no_signal_but_kill_ends_without_last_words() {
+    const TEST: &str = "no_signal_but_kill_ends_without_last_words";
+    if case().is_some() {
+        fatal::install().unwrap();
+        crate::machine::signals::block().unwrap();
+        let status = fs::read_to_string("/proc/self/status").unwrap();
+        let mask = |name: &str| {
+            let mut lines = status.lines();
+            let value = lines.find_map(|line| line.strip_prefix(name)).unwrap();
+            u64::from_str_radix(value.trim(), 16).unwrap()
+        };
+        let handled = mask("SigCgt:") | mask("SigIgn:");
+        let harmless = [
+            libc::SIGKILL,
+            libc::SIGSTOP,
+            libc::SIGTSTP,
+            libc::SIGTTIN,
+            libc::SIGTTOU,
+            libc::SIGCHLD,
+            libc::SIGCONT,
+            libc::SIGURG,
+            libc::SIGWINCH,
+        ];
+        for signal in (1..32).filter(|signal| !harmless.contains(signal)) {
+            assert!(handled & 1 << (signal - 1) != 0, "signal {signal}");
+        }
+        return;
+    }
+    let output = play(TEST, "1", Path::new("/"));
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}");
+}
+
 #[test]
 fn a_fault_ends_with_one_line() {
     if case().is_some() {
