@@ -139,11 +139,6 @@ impl Cpus {
     pub fn phys_bits(&self) -> u8 {
         self.phys_bits
     }
-
-    /// Family, model and stepping (leaf 1 EAX), which EDX holds after reset.
-    pub fn signature(&self) -> u32 {
-        leaf(&self.entries, LEAF_FEATURES).map_or(0, |e| e.eax)
-    }
 }
 
 /// Physical address bits that a host's guests can have at most.
