@@ -107,12 +107,6 @@ pub(super) fn board(args: &Args) -> Result<(), Error> {
         let wanted: MachineOptions = options(&option, given.text()?, Some("type"))?;
         match wanted.kind.as_deref() {
             None | Some("q35") => {}
-            Some("pc") => {
-                return Err(wrong(
-                    &option,
-                    "machine pc is not in this build; use -M q35",
-                ));
-            }
             Some(kind) => {
                 return Err(wrong(
                     &option,
