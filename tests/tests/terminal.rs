@@ -41,6 +41,7 @@ fn main() -> ExitCode {
         test("ctrl_a_x_ends_and_the_terminal_is_as_before", ctrl_a_x),
         test("ctrl_a_h_helps", ctrl_a_h),
         test("a_signal_leaves_the_terminal_as_before", signal),
+        test("what_nohup_ignores_stays_ignored", ignored),
         test("ctrl_a_x_ends_when_nobody_reads_any_more", no_reader),
         test("a_reader_that_does_not_read_is_not_waited_for", slow_reader),
         test("output_goes_to_a_file", file),
@@ -78,7 +79,14 @@ fn ctrl_a_h() -> Result<()> {
 }
 
 fn signal() -> Result<()> {
+    let status = fs::read_to_string("/proc/self/status")?;
+    let inherited = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let inherited = u64::from_str_radix(inherited.context("no SigIgn")?.trim(), 16)?;
     for signal in [Signal::TERM, Signal::INT, Signal::HUP, Signal::QUIT] {
+        // Who runs the tests in the background has spindle ignore some, too.
+        if signal != Signal::TERM && inherited & 1 << (signal.as_raw() - 1) != 0 {
+            continue;
+        }
         let mut session = Session::start()?;
         session.hear("!")?;
         kill_process(Pid::from_child(&session.process), signal)?;
@@ -88,6 +96,28 @@ fn signal() -> Result<()> {
             "the terminal is still raw after {signal:?}"
         );
     }
+    Ok(())
+}
+
+fn ignored() -> Result<()> {
+    let started = guest("w", &["-nographic"])?;
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "trap '' HUP INT QUIT TERM; exec \"$0\" \"$@\""]);
+    shell.arg(started.get_program()).args(started.get_args());
+    shell.stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut guest = Quiet(shell.spawn()?);
+    let mut boot = [0];
+    let mut serial = guest.0.stdout.take().context("no stdout")?;
+    serial.read_exact(&mut boot)?;
+    for signal in [Signal::HUP, Signal::INT, Signal::QUIT] {
+        kill_process(Pid::from_child(&guest.0), signal)?;
+        thread::sleep(Duration::from_millis(100));
+        let ended = guest.0.try_wait()?;
+        ensure!(ended.is_none(), "{signal:?} has ended it: {ended:?}");
+    }
+    // This one is for spindle and nobody else.
+    kill_process(Pid::from_child(&guest.0), Signal::TERM)?;
+    within(|| Ok(guest.0.try_wait()?)).context("spindle does not end")?;
     Ok(())
 }
 

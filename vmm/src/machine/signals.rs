@@ -1,4 +1,4 @@
-//! The signals that end a run: SIGTERM, SIGINT, SIGHUP and SIGQUIT.
+//! The signals that end a run: SIGTERM, and SIGINT, SIGHUP and SIGQUIT unless they were ignored at the start.
 //!
 //! All threads but the main one block them. The handler notes the signal and rings a bell, on which a
 //! task of the main executor waits.
@@ -11,6 +11,7 @@ use exec::Kick;
 use vmm_sys_util::signal::{block_signal, register_signal_handler, unblock_signal};
 
 use crate::error::Error;
+use crate::sandbox::fatal;
 
 const ENDING: [(libc::c_int, &str); 4] = [
     (libc::SIGTERM, "SIGTERM"),
@@ -40,6 +41,11 @@ pub(crate) fn block() -> Result<(), Error> {
     // A second machine in one process (a test) goes on with the first one's.
     let _ = BELL.set(bell);
     for (signal, _) in ENDING {
+        // SIGTERM is meant for spindle alone; the others come from a terminal, which nohup and a shell's
+        // background are about.
+        if signal != libc::SIGTERM && fatal::is_ignored(signal).map_err(failed)? {
+            continue;
+        }
         register_signal_handler(signal, note).map_err(|error| failed(error.into()))?;
         block_signal(signal).map_err(|error| failed(io::Error::other(error.to_string())))?;
     }

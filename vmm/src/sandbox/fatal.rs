@@ -63,6 +63,23 @@ pub fn install() -> io::Result<()> {
     Ok(())
 }
 
+/// Whether whoever started the process had it ignore a signal, as nohup does.
+///
+/// # Errors
+/// There is no such signal.
+pub fn is_ignored(signal: libc::c_int) -> io::Result<bool> {
+    // SAFETY: without a new action the kernel only writes the old one, for which zeroes are a valid value.
+    let (asked, action) = unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        let asked = libc::sigaction(signal, std::ptr::null(), &raw mut action);
+        (asked, action)
+    };
+    match asked {
+        0 => Ok(action.sa_sigaction == libc::SIG_IGN),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// Runs in the thread that the signal is for, which may be in any state: system calls only.
 extern "C" fn last_words(signal: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
     terminal::restore();
