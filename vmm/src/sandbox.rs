@@ -39,8 +39,8 @@ pub enum Thread {
     Io,
     /// Helps the I/O threads with what may block or compute for long.
     Pool,
-    /// Helps the main thread before the guest runs: opens the files that the command line names. No
-    /// guest's request comes here.
+    /// Helps the main thread: opens the files that the command line names before the guest runs, and writes
+    /// what its serial port says to one. No disk's request comes here.
     Opener,
 }
 
