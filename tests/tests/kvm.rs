@@ -57,6 +57,10 @@ fn main() -> ExitCode {
             test("port_and_memory_accesses_reach_the_buses", accesses),
             test("a_triple_fault_is_a_crash", triple_fault),
             test("a_guest_is_parked_and_booted_again", park_and_boot),
+            test(
+                "a_boot_that_ends_at_once_leaves_no_processor_behind",
+                park_at_once,
+            ),
             test("a_stuck_processor_is_not_waited_for", stuck),
             test("what_a_guest_repeats_is_heard_once", repeated),
             test("a_doorbell_is_a_signal_and_no_exit", doorbell),
@@ -267,6 +271,24 @@ fn park_and_boot() -> Result<(), Failed> {
     }
     // Parked already: at once.
     guest.threads.park().wait();
+    guest.boot(&out(EXIT, 1));
+    assert_eq!(guest.exit(), 1);
+    guest.end();
+    Ok(())
+}
+
+fn park_at_once() -> Result<(), Failed> {
+    let guest = Guest::new(32);
+    guest.ram.write_slice(&[0xeb, 0xfe], GuestAddress(CODE))?; // jmp $
+    for _ in 0..100 {
+        // Before its threads are awake.
+        guest.threads.boot(entry());
+        guest.threads.park().wait();
+        guest.board.renew()?;
+    }
+    if let Ok(stop) = guest.stops.try_recv() {
+        panic!("{stop:?}");
+    }
     guest.boot(&out(EXIT, 1));
     assert_eq!(guest.exit(), 1);
     guest.end();

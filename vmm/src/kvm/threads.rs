@@ -64,6 +64,9 @@ struct Orders {
     failure: Option<Error>,
 }
 
+/// The boot on the machine that the processors were first made in.
+const FIRST: u64 = 1;
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Order {
     Park,
@@ -260,6 +263,7 @@ impl Shared {
             seen = boot;
             let stop = match vcpu
                 .take()
+                .filter(|_| boot == FIRST)
                 .map_or_else(|| Vcpu::new(&self.setup.vm, processor), Ok)
             {
                 Ok(vcpu) => self.run(index, vcpu, boot, &entry),
@@ -318,7 +322,7 @@ impl Shared {
         }
     }
 
-    /// Waits for a boot after the one with the number `seen`, or for the end.
+    /// Waits, idle, for a boot after the one with the number `seen` that is still on, or for the end.
     fn wait(&self, seen: u64) -> Option<(u64, VcpuState)> {
         let mut orders = self.orders();
         orders.idle += 1;
@@ -326,8 +330,11 @@ impl Shared {
         self.changed.notify_all();
         let mut orders = self
             .changed
-            .wait_while(orders, |orders| {
-                orders.order != Order::End && orders.boots == seen
+            .wait_while(orders, |orders| match orders.order {
+                // Even if there was a boot: it is over before this thread has heard of it.
+                Order::Park => true,
+                Order::Run => orders.boots == seen,
+                Order::End => false,
             })
             .unwrap_or_else(PoisonError::into_inner);
         orders.idle -= 1;
