@@ -52,6 +52,8 @@ struct Orders {
     order: Order,
     /// Counts boots, each on a machine of its own. A processor that has stopped waits for the next.
     boots: u64,
+    /// Processors that are made for the last boot.
+    made: usize,
     /// Where the first processor begins.
     entry: VcpuState,
     /// Threads that wait for an order.
@@ -98,6 +100,7 @@ impl Threads {
             orders: Mutex::new(Orders {
                 order: Order::Park,
                 boots: 0,
+                made: 0,
                 entry: VcpuState::default(),
                 idle: 0,
                 ended: 0,
@@ -145,6 +148,7 @@ impl Threads {
     pub fn boot(&self, entry: VcpuState) {
         let mut orders = self.shared.orders();
         orders.boots += 1;
+        orders.made = 0;
         orders.entry = entry;
         orders.order = Order::Run;
         self.shared.changed.notify_all();
@@ -233,6 +237,12 @@ impl Drop for Fallen<'_> {
     }
 }
 
+impl Orders {
+    fn is_on(&self, boot: u64) -> bool {
+        self.order == Order::Run && self.boots == boot
+    }
+}
+
 impl Shared {
     fn orders(&self) -> MutexGuard<'_, Orders> {
         self.orders.lock().unwrap_or_else(PoisonError::into_inner)
@@ -282,6 +292,7 @@ impl Shared {
         {
             return Some(Stop::Failed(error));
         }
+        self.assemble(index, boot);
         let spaces = Spaces {
             memory: &self.setup.memory,
             ports: &self.setup.ports,
@@ -311,9 +322,25 @@ impl Shared {
         stop
     }
 
+    /// Counts a processor that is made. The first one waits for the others here: it can call them as soon
+    /// as it runs, and a call for one that is not there is lost.
+    fn assemble(&self, index: usize, boot: u64) {
+        let all = self.kicks.len();
+        let mut orders = self.orders();
+        if orders.is_on(boot) {
+            orders.made += 1;
+        }
+        if orders.made == all {
+            self.changed.notify_all();
+        }
+        if index == 0 {
+            let is_early = |orders: &mut Orders| orders.is_on(boot) && orders.made < all;
+            drop(self.changed.wait_while(orders, is_early));
+        }
+    }
+
     fn wants(&self, boot: u64) -> bool {
-        let orders = self.orders();
-        orders.order == Order::Run && orders.boots == boot
+        self.orders().is_on(boot)
     }
 
     fn set_kick(&self, index: usize, page: Option<RunPage>) {
