@@ -21,6 +21,7 @@ use crate::config::{Boot, Config, Sandbox, Serial};
 use crate::error::Error;
 use args::Args;
 use block::options::{Tree, from_tree};
+use uuid::Uuid;
 
 pub mod args;
 pub mod disks;
@@ -105,6 +106,7 @@ fn config(args: &Args) -> Result<Config, Error> {
     let disks = disks::read(args, u16::try_from(cpus.cpus).unwrap_or(u16::MAX))?;
     name(args)?;
     Ok(Config {
+        uuid: uuid(args)?,
         pidfile: args.path("pidfile")?,
         memory,
         cpus,
@@ -134,6 +136,17 @@ fn name(args: &Args) -> Result<(), Error> {
             "threads always carry names; leave debug-threads out",
         )),
     }
+}
+
+fn uuid(args: &Args) -> Result<Option<Uuid>, Error> {
+    let Some(text) = args.text("uuid")? else {
+        return Ok(None);
+    };
+    text.parse().map(Some).map_err(|_| {
+        let reason =
+            format!("'{text}' is no UUID; write one like 12345678-1234-1234-1234-123456789abc");
+        wrong("-uuid", reason)
+    })
 }
 
 fn boot(args: &Args) -> Result<Boot, Error> {

@@ -6,12 +6,15 @@
 use std::path::{Path, PathBuf};
 
 use block::options::{Tree, Value};
+use uuid::Uuid;
 
 use crate::models::Model;
 
 /// A machine to be built.
 #[derive(Debug)]
 pub struct Config {
+    /// `-uuid`.
+    pub uuid: Option<Uuid>,
     /// `-pidfile`.
     pub pidfile: Option<PathBuf>,
     /// RAM in bytes, a multiple of 1 MiB.

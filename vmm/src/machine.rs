@@ -28,7 +28,8 @@ use std::sync::Arc;
 use arch::x86_64::acpi;
 use arch::x86_64::boot::{Content, Write};
 use arch::x86_64::cpuid::Model;
-use arch::x86_64::layout::Layout;
+use arch::x86_64::layout::{self, Layout};
+use arch::x86_64::smbios;
 use arch::x86_64::topology::{Smp, Topology};
 use devices::bus::Bus;
 use exec::Executor;
@@ -119,6 +120,16 @@ pub fn build(config: &Config, sandbox: &Sandbox, console: Console) -> Result<Mac
             address: table.address,
             content: Content::Bytes(table.bytes),
         }));
+    let system = smbios::System {
+        manufacturer: "spindle",
+        product: "q35",
+        version: env!("CARGO_PKG_VERSION"),
+        uuid: config.uuid.unwrap_or_default().into_bytes(),
+    };
+    plan.writes.push(Write {
+        address: layout::SMBIOS.start,
+        content: Content::Bytes(smbios::bytes(&system)),
+    });
 
     let ram = Arc::new(ram::allocate(&layout)?);
     let board = Board::new(host, (*ram).clone())?;

@@ -36,7 +36,7 @@ pub fn table(layout: &Layout) -> Vec<Entry> {
     [
         entry(0, layout::EBDA, Type::Ram),
         entry(layout::EBDA, layout::VGA, Type::Reserved),
-        entry(layout::ACPI.start, layout::ACPI.end, Type::Reserved),
+        entry(layout::TABLES.start, layout::TABLES.end, Type::Reserved),
         entry(layout::HIGH_MEMORY, layout.low_ram(), Type::Ram),
         entry(layout::ECAM.start, layout::ECAM.end, Type::Reserved),
         entry(

@@ -42,8 +42,12 @@ pub const CMDLINE: Range<u64> = 0x2_0000..0x3_0000;
 pub const EBDA: u64 = 0x9_fc00;
 /// End of conventional memory; the VGA window and option ROMs follow.
 pub const VGA: u64 = 0xa_0000;
+/// What firmware leaves for the guest below 1 MiB: reserved, and scanned for the anchors of tables.
+pub const TABLES: Range<u64> = 0xe_0000..HIGH_MEMORY;
 /// RSDP (found by scanning, too) and the ACPI tables.
-pub const ACPI: Range<u64> = 0xe_0000..0x10_0000;
+pub const ACPI: Range<u64> = TABLES.start..SMBIOS.start;
+/// The SMBIOS entry point, found by scanning, and its structures: one page.
+pub const SMBIOS: Range<u64> = TABLES.end - PAGE..TABLES.end;
 /// Start of the RAM that a kernel may be loaded to.
 pub const HIGH_MEMORY: u64 = MIB;
 

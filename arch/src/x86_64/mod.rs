@@ -7,6 +7,7 @@
 //!   the processor manuals
 //! - [`boot`]: kernel, initrd and command line to a list of writes into guest RAM; uses [`layout`], [`e820`], [`regs`]
 //! - [`acpi`]: the tables; uses [`layout`], [`interrupts`], [`topology`]
+//! - [`smbios`]: what the machine is called; uses [`layout`]
 
 pub mod acpi;
 pub mod boot;
@@ -19,4 +20,5 @@ pub mod layout;
 pub mod msr;
 pub mod paging;
 pub mod regs;
+pub mod smbios;
 pub mod topology;

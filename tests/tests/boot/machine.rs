@@ -32,12 +32,16 @@ fn one_cpu(kit: &Kit) -> Result<()> {
 }
 
 fn two_cpus(kit: &Kit) -> Result<()> {
+    const UUID: &str = "12345678-9abc-def0-0102-030405060708";
     let mut guest = Config {
         cpus: 2,
         ..kit.guest()
     }
+    .with(&format!("-uuid {UUID}"))
     .boot()?;
     expect_size(&mut guest, 2, 256)?;
+    let found = guest.run("cd /sys/class/dmi/id; cat sys_vendor product_uuid; cd /")?;
+    ensure!(found == format!("spindle\n{UUID}"), "the system is {found}");
     // Both do work, and interrupts reach each.
     for cpu in ["1", "2"] {
         guest.run(&format!(

@@ -101,6 +101,11 @@ const OPTIONS: &[Row] = &[
         "a label for who lists processes; the guest does not see it",
     ),
     (
+        "uuid",
+        Some("UUID"),
+        "the system's UUID in its SMBIOS tables",
+    ),
+    (
         "pidfile",
         Some("FILE"),
         "write the process ID to FILE once the guest is ready; one spindle a file",

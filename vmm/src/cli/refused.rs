@@ -126,15 +126,7 @@ const REFUSED: &[(&[&str], &str)] = &[
         "no configuration beside the command line in this build; write the properties to the options themselves",
     ),
     (
-        &[
-            "fw_cfg",
-            "smbios",
-            "uuid",
-            "acpitable",
-            "no-acpi",
-            "no-hpet",
-            "dtb",
-        ],
+        &["fw_cfg", "smbios", "acpitable", "no-acpi", "no-hpet", "dtb"],
         "the tables a guest is given are fixed in this build; leave it out",
     ),
     (

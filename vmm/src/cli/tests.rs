@@ -103,7 +103,7 @@ fn what_says_what_holds_anyway_is_taken() {
          -no-user-config -display none -vga none -nic none -net none -monitor none \
          -rtc base=utc,clock=host,driftfix=none -cpu host,-cx16 -name guest=g,debug-threads=on \
          -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny \
-         -pidfile p -no-reboot -nodefaults",
+         -uuid 12345678-1234-1234-1234-123456789abc -pidfile p -no-reboot -nodefaults",
     );
 }
 
@@ -368,8 +368,8 @@ fn mistakes() {
             "-accel: accelerator 'tcg' is not in this build; use -accel kvm",
         ),
         (
-            "*-uuid 12345678-1234-1234-1234-123456789abc",
-            "-uuid: the tables a guest is given are fixed in this build; leave it out",
+            "*-uuid 5",
+            "-uuid: '5' is no UUID; write one like 12345678-1234-1234-1234-123456789abc",
         ),
         (
             "*-rtc base=localtime",
