@@ -140,16 +140,16 @@ impl PciHost {
     }
 
     /// Power-on state for every function; BARs answer nowhere afterwards. What is returned is to be
-    /// waited for before guest memory may be taken to be still: the last transfers.
+    /// waited for before guest memory may be taken to be still: the last transfers, by the function's name.
     #[must_use]
-    pub fn reset(&self) -> Vec<Ticket> {
+    pub fn reset(&self) -> Vec<(String, Ticket)> {
         let functions: Vec<_> = self.functions().values().cloned().collect();
         let mut tickets = Vec::new();
         for function in functions {
             let mut place = function.place();
             function.device.config().reset();
             if let Action::Wait(ticket) = self.settle(&function.device, &mut place) {
-                tickets.push(ticket);
+                tickets.push((function.device.name().to_owned(), ticket));
             }
             function.device.reset();
         }

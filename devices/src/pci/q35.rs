@@ -84,7 +84,7 @@ impl Q35 {
 
     /// Power-on state for the chipset and every PCI function; see [`PciHost::reset`].
     #[must_use]
-    pub fn reset(&self) -> Vec<Ticket> {
+    pub fn reset(&self) -> Vec<(String, Ticket)> {
         self.ports.reset();
         self.pm.reset();
         self.host.reset()

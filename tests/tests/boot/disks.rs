@@ -3,12 +3,17 @@
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use tests::guest::{Config, Kit};
 
 use super::Check;
-use super::scratch::{MIB, allocated, directory, ext4, image, is_clean, sha256, sha256_inside};
+use super::scratch::{
+    MIB, allocated, directory, ext4, image, is_clean, sha256, sha256_inside, succeed,
+};
 
 pub(crate) const CHECKS: fn() -> Vec<Check> = || {
     vec![
@@ -19,6 +24,9 @@ pub(crate) const CHECKS: fn() -> Vec<Check> = || {
         Check::new("disks::one_tib_sparse", one_tib),
         Check::new("disks::host_device", host_device).host_disk(16 * MIB),
         Check::new("disks::reset_with_requests_in_flight", reset_in_flight),
+        Check::new("disks::one_that_hangs_is_named_and_left", hanging)
+            .program("fsfreeze", "util-linux")
+            .host_disk(64 * MIB),
         Check::new("disks::io_without_io_uring", without_io_uring).program("strace", "strace"),
     ]
 };
@@ -243,6 +251,48 @@ fn reset_in_flight(kit: &Kit) -> Result<()> {
         guest.run("dd if=/dev/vdb of=/dev/null bs=64k count=1 iflag=direct 2>&1")?;
     }
     guest.power_off()
+}
+
+/// Ends spindle while the file system of its image takes nothing: frozen, as a dead NFS server or array is.
+fn hanging(kit: &Kit) -> Result<()> {
+    let directory = directory()?;
+    let (place, messages) = (
+        directory.path(),
+        directory.path().with_extension("messages"),
+    );
+    succeed(kit.mkfs.command().args(["-q", "/dev/vda"]))?;
+    succeed(Command::new("mount").arg("/dev/vda").arg(place))?;
+    let frozen = |how| succeed(Command::new("fsfreeze").arg(how).arg(place)).map(drop);
+    let disk = image(place, "disk", 16 * MIB)?;
+    let mut config = kit.guest().disk(&disk, ",id=d0");
+    let redirect = format!("exec \"$0\" \"$@\" 2>{}", messages.display());
+    config
+        .command
+        .splice(0..0, ["sh".into(), "-c".into(), redirect]);
+    let mut guest = config.boot()?;
+    frozen("--freeze")?;
+    guest.send("dd if=/dev/zero of=/dev/vda bs=4k count=1 oflag=direct conv=fsync")?;
+    thread::sleep(Duration::from_secs(2));
+    succeed(Command::new("kill").arg(guest.id().to_string()))?;
+    let asked = Instant::now();
+    let said = loop {
+        let said = fs::read_to_string(&messages)?;
+        if said.contains('\n') || asked.elapsed() > Duration::from_secs(40) {
+            break said;
+        }
+        thread::sleep(Duration::from_millis(100));
+    };
+    // Before the process can go, what the kernel does for it must end.
+    frozen("--unfreeze")?;
+    let status = guest.wait()?;
+    fs::remove_file(&messages)?;
+    succeed(Command::new("umount").arg(place))?;
+    ensure!(
+        said.lines().count() == 1 && said.contains("not at rest after 10 s: requests of d0"),
+        "spindle said {said:?}"
+    );
+    ensure!(status == 2, "spindle ended with {status}");
+    Ok(())
 }
 
 /// As in a container whose system call filter refuses io_uring.

@@ -135,7 +135,7 @@ impl Life {
         if !redeemed(self.threads.park(), wanted).await {
             return Ok(());
         }
-        for ticket in self.pc.reset() {
+        for (_, ticket) in self.pc.reset() {
             if !redeemed(ticket, wanted).await {
                 return Ok(());
             }
@@ -155,9 +155,9 @@ impl Life {
         if !redeemed(self.threads.park(), in_time).await {
             return Err(stuck("a processor waits for a device".into()));
         }
-        for ticket in self.pc.reset() {
+        for (device, ticket) in self.pc.reset() {
             if !redeemed(ticket, in_time).await {
-                return Err(stuck("disk requests are in flight".into()));
+                return Err(stuck(format!("requests of {device}")));
             }
         }
         if let Err(count) = self.threads.end(deadline) {

@@ -187,9 +187,10 @@ impl Pc {
     }
 
     /// Power-on state for every device, in this order: PCI functions and chipset, then the clock, the
-    /// keyboard controller, the serial port. Guest RAM is still when all tickets are redeemed.
+    /// keyboard controller, the serial port. Guest RAM is still when all tickets, which carry their
+    /// device's name, are redeemed.
     #[must_use]
-    pub fn reset(&self) -> Vec<Ticket> {
+    pub fn reset(&self) -> Vec<(String, Ticket)> {
         let tickets = self.chipset.reset();
         self.rtc.reset();
         self.i8042.reset();

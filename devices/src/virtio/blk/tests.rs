@@ -139,7 +139,7 @@ impl Disk {
             .host
             .reset()
             .iter()
-            .for_each(crate::bus::Ticket::wait);
+            .for_each(|(_, ticket)| ticket.wait());
         thread.call_blocking(move || async move {
             graph.detach(&drive).await;
             drop(drive);

@@ -279,10 +279,10 @@ fn cve_2026_45782_a_machine_reset_waits_for_memory_in_flight() {
     until("it has begun", || slow.begun() == 1);
     let tickets = rig.host.reset();
     rig.settle();
-    assert!(!tickets.iter().all(Ticket::is_redeemed));
+    assert!(!tickets.iter().all(|(_, ticket)| ticket.is_redeemed()));
     let before = image(&rig.ram);
     slow.permits.release(1);
-    tickets.iter().for_each(Ticket::wait);
+    tickets.iter().for_each(|(_, ticket)| ticket.wait());
     let after = image(&rig.ram);
     assert!(
         before != after,

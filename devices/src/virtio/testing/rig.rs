@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::{Driver, ram};
-use crate::bus::{Action, Bus, Ticket};
+use crate::bus::{Action, Bus};
 use crate::irq::{Doorbell, IrqLine, MsiMessage, MsiRoute, MsiSink, Notify};
 use crate::memory::GuestRam;
 use crate::pci::{Address, PciHost};
@@ -265,7 +265,10 @@ impl Rig {
 
     /// Resets the machine, waits for its tickets and ends the I/O threads.
     pub(crate) fn end(self) {
-        self.host.reset().iter().for_each(Ticket::wait);
+        self.host
+            .reset()
+            .iter()
+            .for_each(|(_, ticket)| ticket.wait());
         drop(self.host);
         for thread in self.threads.into_inner().unwrap() {
             thread.stop(Duration::from_secs(30)).unwrap();
