@@ -120,7 +120,7 @@ mod tests {
     const SYSTEM: System<'_> = System {
         manufacturer: "maker",
         product: "product",
-        version: "7",
+        version: "v7",
         uuid: [
             0x12, 0x34, 0x56, 0x78, 0x9a, 0xbc, 0xde, 0xf0, 1, 2, 3, 4, 5, 6, 7, 8,
         ],
@@ -159,10 +159,10 @@ mod tests {
         let kinds: Vec<_> = seen.iter().map(|(kind, ..)| *kind).collect();
         assert_eq!(kinds, [0, 1, 127]);
         assert_eq!(seen[0].1.len(), 0x18);
-        assert_eq!(seen[0].2, "maker\07\001/01/2026");
+        assert!(seen[0].2.starts_with("maker\0v7\0"));
         let (_, system, strings) = &seen[1];
         assert_eq!(system.len(), 0x1b);
-        assert_eq!(strings, "maker\0product\07");
+        assert_eq!(strings, "maker\0product\0v7");
         let uuid = [
             0x78, 0x56, 0x34, 0x12, 0xbc, 0x9a, 0xf0, 0xde, 1, 2, 3, 4, 5, 6, 7, 8,
         ];
