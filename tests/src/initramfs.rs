@@ -56,8 +56,10 @@ impl Contents<'_> {
 
         let mut order = String::new();
         for (name, module) in Modules::index(&kernel.modules)?.in_order(self.modules)? {
-            cpio.file(&format!("modules/{name}"), 0o644, &module);
-            order += &(name + "\n");
+            // With a name that says that it is not packed: newer busybox tells the kernel by that.
+            let file = name + ".ko";
+            cpio.file(&format!("modules/{file}"), 0o644, &module);
+            order += &(file + "\n");
         }
         cpio.file("modules/order", 0o644, order.as_bytes());
 
