@@ -13,6 +13,13 @@ use crate::kernel::Kernel;
 use crate::modules::Modules;
 use crate::{cache, programs};
 
+/// What makes them: an initramfs that was made otherwise is another.
+const MAKER: [&str; 3] = [
+    include_str!("initramfs.rs"),
+    include_str!("modules.rs"),
+    include_str!("cpio.rs"),
+];
+
 /// The content of an initramfs.
 #[derive(Hash)]
 pub struct Contents<'a> {
@@ -31,7 +38,7 @@ impl Contents<'_> {
             self,
             cache::stamp(&kernel.vmlinux)?,
             programs::always_fetch(),
-            env!("CARGO_PKG_VERSION"),
+            MAKER,
         ));
         let entry = cache::entry("initramfs", &key, |dir| {
             fs::write(dir.join("initrd.img"), self.write(kernel)?)

@@ -288,7 +288,8 @@ fn hanging(kit: &Kit) -> Result<()> {
     fs::remove_file(&messages)?;
     succeed(Command::new("umount").arg(place))?;
     ensure!(
-        said.lines().count() == 1 && said.contains("not at rest after 10 s: requests of virtio-blk-pci over d0"),
+        said.lines().count() == 1
+            && said.contains("not at rest after 10 s: requests of virtio-blk-pci over d0"),
         "spindle said {said:?}"
     );
     ensure!(status == 2, "spindle ended with {status}");
