@@ -9,7 +9,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use tests::guest::Kit;
 
-use super::scratch::{MIB, directory, ext4, is_clean, sha256_inside, succeed};
+use super::scratch::{MIB, directory, ext4, holds, succeed};
 use super::{Check, DEADLINE, artifact, job, run};
 
 pub(crate) const CHECKS: fn() -> Vec<Check> = || {
@@ -43,13 +43,7 @@ fn power_off(kit: &Kit) -> Result<()> {
     guest.run(WRITE)?;
     let sum = guest.run("sha256sum /mnt/f && umount /mnt")?;
     guest.power_off()?;
-    is_clean(kit, &disk)?;
-    let found = sha256_inside(kit, &disk, "/f")?;
-    ensure!(
-        sum.contains(&found),
-        "the host finds {found}, the guest wrote {sum}"
-    );
-    Ok(())
+    holds(kit, &disk, "/f", &sum)
 }
 
 fn kill(kit: &Kit) -> Result<()> {
@@ -67,13 +61,7 @@ fn kill(kit: &Kit) -> Result<()> {
         matches!(status.code(), Some(0 | 1)),
         "the file system's journal cannot be replayed: {status}"
     );
-    is_clean(kit, &disk)?;
-    let found = sha256_inside(kit, &disk, "/f")?;
-    ensure!(
-        sum.contains(&found),
-        "the host finds {found}, the guest wrote {sum}"
-    );
-    Ok(())
+    holds(kit, &disk, "/f", &sum)
 }
 
 /// Checks that run on the emulated host before and after its power cut.

@@ -49,14 +49,19 @@ pub(crate) fn is_clean(kit: &Kit, image: &Path) -> Result<()> {
     succeed(kit.fsck.command().arg("-fn").arg(image)).map(drop)
 }
 
-/// The SHA-256 of a file on an unmounted ext4.
-pub(crate) fn sha256_inside(kit: &Kit, image: &Path, file: &str) -> Result<String> {
+/// Checks that an unmounted ext4 has nothing to mend, and that `file` on it is what the guest's `sha256sum` saw.
+pub(crate) fn holds(kit: &Kit, image: &Path, file: &str, sum: &str) -> Result<()> {
+    is_clean(kit, image)?;
     let copy = image.with_extension("copy");
     let request = format!("dump {file} {}", copy.display());
     succeed(kit.debugfs.command().arg("-R").arg(request).arg(image))?;
-    let sum = sha256(&copy)?;
+    let found = sha256(&copy)?;
     fs::remove_file(copy)?;
-    Ok(sum)
+    ensure!(
+        sum.contains(&found),
+        "the host finds {found}, the guest wrote {sum}"
+    );
+    Ok(())
 }
 
 /// Runs a command that must succeed: what it printed.
