@@ -74,6 +74,21 @@ fn a_drive_writes_and_reads_its_file() {
     assert_eq!(&std::fs::read(path).unwrap()[4096..5096], [7; 1000]);
 }
 
+/// It has no length, and nothing that could be flushed.
+#[test]
+fn dev_null_is_an_empty_disk() {
+    run(async {
+        let graph = Graph::new();
+        drive(&graph, "file=/dev/null,format=raw,if=virtio,id=d0")
+            .await
+            .unwrap();
+        let disk = graph.attach("d0", &guest("vda")).await.unwrap();
+        assert!(disk.is_empty());
+        disk.submit(Request::flush()).await.unwrap();
+        assert!(graph.close().await.is_empty());
+    });
+}
+
 async fn add(graph: &Graph, text: &str) -> Result<Arc<Node>, Error> {
     Ok(graph.add(Tree::parse(text, Some("driver"))?).await?.item)
 }
