@@ -62,6 +62,9 @@ fn assemble(host: &Host, ram: &GuestRam) -> Result<VmFd, Error> {
         .map_err(|error| refused("KVM_SET_IDENTITY_MAP_ADDR").because(error))?;
     fd.set_tss_address(layout::KVM_TSS as usize)
         .map_err(|error| refused("KVM_SET_TSS_ADDR").because(error))?;
+    // Before there is any device: a change of memory waits for a grace period, which KVM hurries on, but
+    // not one that a new device on its buses has begun (6.18), and then it takes milliseconds.
+    give(&fd, ram)?;
     fd.create_irq_chip()
         .map_err(|error| refused("KVM_CREATE_IRQCHIP").because(error))?;
     fd.create_pit2(kvm_pit_config {
@@ -70,6 +73,10 @@ fn assemble(host: &Host, ram: &GuestRam) -> Result<VmFd, Error> {
     })
     .map_err(|error| refused("KVM_CREATE_PIT2").because(error))?;
     set_routes(&fd, &fixed_routes())?;
+    Ok(fd)
+}
+
+fn give(fd: &VmFd, ram: &GuestRam) -> Result<(), Error> {
     for (slot, region) in (0..).zip(ram.iter()) {
         let slot = kvm_userspace_memory_region {
             slot,
@@ -84,7 +91,7 @@ fn assemble(host: &Host, ram: &GuestRam) -> Result<VmFd, Error> {
         unsafe { fd.set_user_memory_region(slot) }
             .map_err(|error| refused("KVM_SET_USER_MEMORY_REGION").because(error))?;
     }
-    Ok(fd)
+    Ok(())
 }
 
 /// The routes of the interrupt controllers' own pins.
