@@ -52,7 +52,7 @@ pub(super) fn parse(text: &str) -> Result<Tree, Error> {
 
 /// The protocol for a path: devices are not regular files. What cannot be looked at is left to `file`,
 /// which says why when it opens it.
-fn of_path(path: &str) -> &'static str {
+pub(super) fn of_path(path: &str) -> &'static str {
     match std::fs::metadata(path).map(|metadata| metadata.file_type()) {
         Ok(kind) if kind.is_block_device() || kind.is_char_device() => "host_device",
         _ => "file",

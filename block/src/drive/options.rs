@@ -210,7 +210,12 @@ impl DriveConfig {
         } else {
             "file."
         };
+        let name = format!("{below}filename");
         if let Some(file) = &options.file {
+            if node.get(&name).is_some() {
+                let reason = format!("means the same as '{name}': give one of them");
+                return Err(Error::new(ErrorKind::Invalid, reason).at("file"));
+            }
             let members = filename::parse(file)
                 .map_err(|error| error.at("file"))?
                 .into_map()?;
@@ -231,6 +236,11 @@ impl DriveConfig {
                 "must be given: empty drives are not in this build",
             )
             .at("file"));
+        }
+        if let Some(Tree::Text(path)) = node.get(&name) {
+            // A name that is given as such is a path, whatever is in it.
+            let driver = Tree::from(filename::of_path(path));
+            node.set_default(&format!("{below}driver"), driver);
         }
         if let Some(aio) = options.aio {
             node.set_default(&format!("{below}aio"), Tree::from(aio.as_str()));

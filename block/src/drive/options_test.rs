@@ -34,6 +34,11 @@ fn a_drive_is_a_front_end_and_a_tree() {
         node("format=raw,file.driver=file,file.filename=a:b"),
         "file.driver=file,file.filename=a:b,driver=raw"
     );
+    // The protocol of a plain path need not be said.
+    assert_eq!(
+        node("format=raw,file.filename=a:b"),
+        "file.filename=a:b,file.driver=file,driver=raw"
+    );
 }
 
 #[test]
@@ -109,6 +114,14 @@ fn what_is_not_built_is_refused_by_name() {
         (
             "file=a:b,format=raw",
             "'file': unknown protocol 'a'; a path with a colon in it is given as file.filename=a:b",
+        ),
+        (
+            "file=a,file.filename=b,format=raw",
+            "'file': means the same as 'file.filename': give one of them",
+        ),
+        (
+            "file=a,filename=b,format=file",
+            "'file': means the same as 'filename': give one of them",
         ),
         (
             "file=json:{},format=raw",

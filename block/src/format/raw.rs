@@ -81,7 +81,7 @@ async fn warn(opening: &mut Opening<'_>, child: &Edge, offset: u64) -> Result<()
         Error::io("cannot read the first sector of the image", source).at("file")
     })?;
     let looks = match format_of(&sector) {
-        Some(format) => format!("It looks like {format}, which format={format} would ask for. "),
+        Some(format) => format!("It looks like {format}, which is not in this build. "),
         None => String::new(),
     };
     opening.warn(format!(
