@@ -450,7 +450,7 @@ fn tasks_left_over_are_dropped_on_their_thread() {
 }
 
 /// Polls a future once and drops it.
-async fn poll_once<F: Future>(future: F) {
+pub(crate) async fn poll_once<F: Future>(future: F) {
     let mut future = Box::pin(future);
     std::future::poll_fn(|cx| std::task::Poll::Ready(future.as_mut().poll(cx).is_ready())).await;
 }

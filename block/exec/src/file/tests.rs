@@ -422,3 +422,24 @@ proptest! {
         });
     }
 }
+
+/// The list of pieces is the kernel's until the read has ended: it reads it when the ring is entered, which the drop does.
+#[test]
+fn a_list_of_pieces_outlives_what_is_dropped_in_flight() {
+    let Ok(executor) = Executor::new(Config {
+        ring: RingKind::Uring,
+        ..Config::default()
+    }) else {
+        return;
+    };
+    // Whose data is there: the read is done as soon as it is asked for, before it could be cancelled.
+    let (reader, writer) = rustix::pipe::pipe().unwrap();
+    rustix::io::write(&writer, &[7; 64]).unwrap();
+    let file = File::new(reader).unwrap();
+    let (mut first, mut second) = ([0; 32], [0; 32]);
+    let mut pieces = [IoSliceMut::new(&mut first), IoSliceMut::new(&mut second)];
+    let read = crate::tests::poll_once(file.read_at(0, IoSlicesMut::new(&mut pieces)));
+    let dropping = std::panic::AssertUnwindSafe(|| executor.block_on(read));
+    assert!(std::panic::catch_unwind(dropping).is_err());
+    assert_eq!([first, second], [[7; 32]; 2]);
+}

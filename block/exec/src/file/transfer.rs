@@ -39,9 +39,10 @@ pub struct Transfer<'a> {
     rest: IoSlices<'a>,
     way: Way,
     tries: u8,
+    /// Before `pieces`, since fields are dropped in this order: dropping it waits until the kernel is done with them.
+    flight: Flight,
     /// The pieces of what is in flight, where they are more than one.
     pieces: Vec<libc::iovec>,
-    flight: Flight,
 }
 
 impl<'a> Transfer<'a> {
@@ -54,8 +55,8 @@ impl<'a> Transfer<'a> {
             rest: window,
             way,
             tries: TRIES,
-            pieces: Vec::new(),
             flight: Flight::default(),
+            pieces: Vec::new(),
         }
     }
 
@@ -87,7 +88,7 @@ impl<'a> Transfer<'a> {
                     dsync,
                 },
             };
-            // SAFETY: `new`'s promise; `pieces` is not touched before the flight has ended, dropped or not.
+            // SAFETY: `new`'s promise; `pieces` is touched only without a flight, and dropped after it.
             self.flight =
                 unsafe { Flight::start(core, &op, Some(&self.file.leaf), context.waker()) };
             return Poll::Pending;
